@@ -1,0 +1,141 @@
+"""Multi-head self-attention composed of parts: with or without its own query, value and positional part.
+
+Shapes: B batch, N = H * W tokens on a grid (H, W), C channels, h heads, D = C / h.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kvseg_monai.blocks.position import KeyBias, RelativePosition
+
+
+class LinearProjection(nn.Linear):
+    """A linear map of tokens, (B, N, C) -> (B, N, C'); the grid that convolutional projections need is ignored."""
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Project each token by itself."""
+        return super().forward(tokens)
+
+
+class Attention(nn.Module):
+    r"""Self-attention whose query, value and position are optional.
+
+    .. math:: \mathrm{softmax}(Q K^T / \sqrt{D} + \mathrm{position}) V
+
+    Without a query projection the key is its own query (Borji, arXiv 2305.19129), so the logits K K^T are symmetric;
+    without a value projection the value is the key (Kayyam et al., arXiv 2606.04032). Whatever the parts, the forward
+    is one call of the fused ``scaled_dot_product_attention``. The scale is 1 / sqrt(D) per head in every kind (our
+    choice; Borji's scripts use 1 / sqrt(C)).
+
+    Args:
+        channels: C, a multiple of ``num_heads``.
+        num_heads: h.
+        key: projection called as ``key(tokens, grid)``, (B, N, C) -> (B, N, C).
+        query: likewise; None reuses the key.
+        value: likewise; None reuses the key.
+        position: positional part (see :mod:`kvseg_monai.blocks.position`); None adds no position.
+        dropout: rate on the attention weights and on the output, in training only.
+
+    Raises:
+        ValueError: when ``channels`` is not a multiple of ``num_heads``.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        *,
+        key: nn.Module,
+        query: nn.Module | None = None,
+        value: nn.Module | None = None,
+        position: nn.Module | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if channels % num_heads:
+            raise ValueError(f"channels is {channels} and num_heads is {num_heads}; channels must be a multiple of it")
+        self.num_heads = num_heads
+        self.head_dim = channels // num_heads
+        self.scale = self.head_dim**-0.5
+        self.query, self.key, self.value, self.position = query, key, value, position
+        self.output = nn.Linear(channels, channels)
+        self.dropout = dropout
+
+    def _heads(self, tokens: Tensor) -> Tensor:
+        return tokens.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)  # (B, N, C) -> (B, h, N, D)
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Attend over ``tokens`` (B, N, C) that lie on ``grid`` (H, W) in row-major order; returns (B, N, C)."""
+        key = self._heads(self.key(tokens, grid))
+        query = key if self.query is None else self._heads(self.query(tokens, grid))
+        value = key if self.value is None else self._heads(self.value(tokens, grid))
+        mask = None
+        if self.position is not None:
+            query, key, value, mask = self.position(query, key, value, grid=grid, scale=self.scale)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=self.scale)
+        mixed = mixed[..., : self.head_dim].transpose(1, 2).flatten(2)  # (B, h, N, D + extra) -> (B, N, C)
+        return F.dropout(self.output(mixed), self.dropout, self.training)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Which parts an attention kind has; ``position`` is called with ``head_dim`` and ``grid``."""
+
+    query: bool
+    value: bool
+    position: Callable[..., nn.Module] | None = None
+
+
+def _key_bias(*, head_dim: int, grid: tuple[int, int]) -> KeyBias:
+    return KeyBias(grid=grid)  # one bias per key, shared by the heads, so it does not depend on D
+
+
+ATTENTION_KINDS: dict[str, Kind] = {
+    "qkv": Kind(query=True, value=True),
+    "kv": Kind(query=False, value=True),
+    "kv_pos": Kind(query=False, value=True, position=_key_bias),
+    "kv_rel": Kind(query=False, value=True, position=RelativePosition),
+    "qk": Kind(query=True, value=False),
+    "k": Kind(query=False, value=False),
+}
+
+
+def build_attention(
+    kind: str,
+    channels: int,
+    num_heads: int,
+    *,
+    grid: tuple[int, int],
+    projection: Callable[[int, int], Any] = LinearProjection,
+    dropout: float = 0.0,
+) -> Attention:
+    """Build the attention that a kind's name stands for; a name lists the projections that exist.
+
+    Args:
+        kind: one of :data:`ATTENTION_KINDS`.
+        channels: C.
+        num_heads: h.
+        grid: (H, W), the token grid at the reference image size.
+        projection: called as ``projection(C, C)`` once for each projection of the kind.
+        dropout: see :class:`Attention`.
+
+    Raises:
+        ValueError: for an unknown kind.
+    """
+    if kind not in ATTENTION_KINDS:
+        raise ValueError(f"attention is {kind!r}; it must be one of {', '.join(ATTENTION_KINDS)}")
+    parts = ATTENTION_KINDS[kind]
+    return Attention(
+        channels,
+        num_heads,
+        query=projection(channels, channels) if parts.query else None,
+        key=projection(channels, channels),
+        value=projection(channels, channels) if parts.value else None,
+        position=parts.position and parts.position(head_dim=channels // num_heads, grid=grid),
+        dropout=dropout,
+    )

@@ -1,0 +1,44 @@
+"""How a mistake in the user's input is told: one sentence on the terminal, a non-zero exit, no traceback."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+class InputError(ValueError):
+    """Wrong input. The message names the file, what was found, what is allowed, and the remedy."""
+
+
+def run_command(main: Callable[[], int | None]) -> None:
+    """Run a command-line ``main`` and leave the process with its exit code.
+
+    An :class:`InputError` becomes one sentence on stderr and exit code 2; Ctrl-C becomes exit code 130.
+    Any other exception is a defect of ours and keeps its traceback.
+    """
+    try:
+        sys.exit(main() or 0)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on where it stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def show_input_errors_as_sentences() -> None:
+    """Make an uncaught :class:`InputError` print as one sentence, also under ``python -m monai.bundle run``.
+
+    Installed by the bundles' ``initialize`` section. Other exceptions go to the hook that was there before.
+    """
+    previous = sys.excepthook
+    if getattr(previous, "_kvseg_monai", False):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if issubclass(kind, InputError):
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            previous(kind, error, trace)
+
+    hook._kvseg_monai = True  # type: ignore[attr-defined]
+    sys.excepthook = hook

@@ -1,0 +1,5 @@
+"""The networks."""
+
+from kvseg_monai.nets.setr import SETR
+
+__all__ = ["SETR"]

@@ -1,0 +1,79 @@
+"""The vision transformer encoder: an image in, feature maps of chosen layers out."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from kvseg_monai.blocks import PatchEmbedding, TransformerBlock, build_attention
+
+
+class ViTEncoder(nn.Module):
+    """A plain vision transformer (Dosovitskiy et al., arXiv 2010.11929) without class token.
+
+    SETR's official encoder drops its class token before the first block, so leaving it out changes nothing.
+
+    Args:
+        in_channels: channels of the image.
+        img_size: (H, W) in pixels for which positions are learned; other multiples of the patch size interpolate.
+        attention: attention kind, a name in ``kvseg_monai.blocks.ATTENTION_KINDS``.
+        hidden_size: C, channels of the tokens.
+        num_layers: number of transformer blocks.
+        num_heads: h.
+        mlp_ratio: width of the MLP's hidden layer as a multiple of C.
+        patch_size: side of a patch in pixels.
+        out_layers: 1-based numbers of the blocks whose outputs are returned; None means the last one.
+        dropout: rate in the embedding, the attention and the MLP, in training only.
+
+    Attributes:
+        channels: channels of each returned feature map.
+        stride: pixels per token, per side.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        img_size: tuple[int, int],
+        *,
+        attention: str,
+        hidden_size: int,
+        num_layers: int,
+        num_heads: int,
+        mlp_ratio: int = 4,
+        patch_size: int = 16,
+        out_layers: Sequence[int] | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        grid = (img_size[0] // patch_size, img_size[1] // patch_size)
+        self.out_layers = tuple(out_layers or (num_layers,))
+        self.channels = (hidden_size,) * len(self.out_layers)
+        self.stride = patch_size
+        self.embedding = PatchEmbedding(in_channels, hidden_size, patch_size=patch_size, grid=grid, dropout=dropout)
+        self.blocks = nn.ModuleList(
+            TransformerBlock(
+                build_attention(attention, hidden_size, num_heads, grid=grid, dropout=dropout),
+                channels=hidden_size,
+                mlp_channels=mlp_ratio * hidden_size,
+                dropout=dropout,
+            )
+            for _ in range(num_layers)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden_size, eps=1e-6) for _ in self.out_layers)
+        self.apply(_initialise)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Map (B, in_channels, H, W) to one normed feature map (B, C, H / stride, W / stride) per output layer."""
+        tokens, grid = self.embedding(image)
+        hidden = {}
+        for number, block in enumerate(self.blocks, start=1):
+            tokens = block(tokens, grid)
+            hidden[number] = tokens
+        normed = (norm(hidden[number]) for norm, number in zip(self.norms, self.out_layers, strict=True))
+        return [features.transpose(1, 2).unflatten(2, grid) for features in normed]
+
+
+def _initialise(module: nn.Module) -> None:
+    """Initialise linear layers as the ViT paper's code does: truncated normal of 0.02, zero biases."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
