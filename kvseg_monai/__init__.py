@@ -9,12 +9,15 @@ from typing import Any
 
 from kvseg_monai._version import __version__
 
-_LAZY = {"SETR": "kvseg_monai.nets", "Attention": "kvseg_monai.blocks"}
+_NAMES = {"Attention": "kvseg_monai.blocks", "SETR": "kvseg_monai.nets"}
+_MODULES = ("blocks", "checkpoints", "data", "errors", "metrics", "nets", "report", "scoring", "training", "transforms")
 
 __all__ = ["Attention", "SETR", "__version__"]  # noqa: RUF022
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+    if name in _NAMES:
+        return getattr(import_module(_NAMES[name]), name)
+    if name in _MODULES:  # bundle configurations say `$import kvseg_monai` and then `kvseg_monai.data`
+        return import_module(f"kvseg_monai.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

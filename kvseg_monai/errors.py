@@ -35,10 +35,18 @@ def show_input_errors_as_sentences() -> None:
         return
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if issubclass(kind, InputError):
-            print(f"error: {error}", file=sys.stderr)
-        else:
+        mistake = _find_input_error(error)
+        if mistake is None:
             previous(kind, error, trace)
+        else:
+            print(f"error: {mistake}", file=sys.stderr)
 
     hook._kvseg_monai = True  # type: ignore[attr-defined]
     sys.excepthook = hook
+
+
+def _find_input_error(error: BaseException | None) -> InputError | None:
+    """Look through the exceptions that MONAI's transforms and configuration parser wrap around an error."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -1,0 +1,208 @@
+"""What a dataset folder holds: cases of a datalist, split by patient, or the volumes of a plain folder.
+
+A datalist is ``datalist.json``: lists ``training``, ``validation`` and ``test`` of {image, label, patient} with paths
+relative to the file, and ``labels``, a table from label value to name. Only ``training`` is required: what is missing
+is split off from it, by patient.
+"""
+
+import json
+import logging
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.data import NibabelWriter
+
+from kvseg_monai.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+SECTIONS = ("training", "validation", "test")
+VOLUME_SUFFIXES = (".nii", ".nii.gz")
+Case = dict[str, str]
+
+
+def read_datalist(dataset_dir: str | Path) -> dict[str, Any]:
+    """Read and check ``dataset_dir/datalist.json``; a patient in two sections is refused.
+
+    Raises:
+        InputError: when the file is missing, is no JSON, lacks a part, or has one patient in two sections.
+    """
+    path = Path(dataset_dir) / "datalist.json"
+    if not path.is_file():
+        raise InputError(
+            f"{path} is missing; dataset_dir must be a folder with a datalist.json: prepare one with "
+            "`python -m data_prep.uw_madison`, or correct --dataset_dir"
+        )
+    try:
+        datalist = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}); correct it or prepare the dataset again") from error
+    if not isinstance(datalist, dict) or not isinstance(datalist.get("training", []), list):
+        raise InputError(f"{path} has no list 'training'; a datalist is an object with the lists {', '.join(SECTIONS)}")
+    _refuse_shared_patients(path, datalist)
+    return datalist
+
+
+def _refuse_shared_patients(path: Path, datalist: dict[str, Any]) -> None:
+    seen: dict[str, str] = {}
+    for section in SECTIONS:
+        for entry in datalist.get(section, []):
+            if not isinstance(entry, dict) or "image" not in entry:
+                raise InputError(f"{path}, {section}: an entry is {entry!r}; each must be an object with an 'image'")
+            patient = str(entry.get("patient", entry["image"]))
+            if seen.setdefault(patient, section) != section:
+                raise InputError(
+                    f"{path}: patient {patient} is in {seen[patient]} and in {section}; a patient may be in one list "
+                    "only, else the score is too good: move all its entries into one"
+                )
+
+
+def class_names(dataset_dir: str | Path, default: Sequence[str]) -> list[str]:
+    """Return the names of labels 1, 2, ... of the dataset, or ``default`` where its datalist names none."""
+    labels = read_datalist(dataset_dir).get("labels")
+    if not labels:
+        return list(default)
+    names = {int(value): str(name) for value, name in labels.items()}
+    if sorted(names) != list(range(len(names))):
+        raise InputError(
+            f"{Path(dataset_dir) / 'datalist.json'}: the label values are {sorted(names)}; they must be 0 (background), "
+            "1, 2, ... without a gap"
+        )
+    return [names[value] for value in range(1, len(names))]
+
+
+def notice(dataset_dir: str | Path) -> str | None:
+    """Return what a reader of the scores must know of the dataset (its datalist's ``notice``), None for nothing."""
+    return read_datalist(dataset_dir).get("notice")
+
+
+def cases(dataset_dir: str | Path, section: str, *, holdout: float = 0.2, seed: int = 0) -> list[Case]:
+    """Return the cases of a section with absolute paths.
+
+    Where the datalist has no ``validation``, the fraction ``holdout`` of the training patients, drawn by ``seed``, is
+    held out as such and left out of ``training``. Where it has no ``test``, ``test`` means ``validation``.
+
+    Raises:
+        InputError: for a missing file, a case without label, or a section that would be empty.
+    """
+    root = Path(dataset_dir)
+    datalist = read_datalist(root)
+    if section == "test" and not datalist.get("test"):
+        logger.info("%s has no test list: the validation list is used", root / "datalist.json")
+        section = "validation"
+    if section not in SECTIONS:
+        raise InputError(f"section is {section!r}; it must be one of {', '.join(SECTIONS)}")
+    entries = datalist.get(section, [])
+    if section != "test" and not datalist.get("validation"):
+        training, validation = _hold_out(datalist["training"], holdout, seed)
+        entries = training if section == "training" else validation
+    if not entries:
+        raise InputError(f"{root / 'datalist.json'}: the {section} list is empty; it must name at least one case")
+    return [_resolve(root, section, entry) for entry in entries]
+
+
+def _hold_out(entries: list[Case], fraction: float, seed: int) -> tuple[list[Case], list[Case]]:
+    """Split by patient into what stays and what is held out, at least one patient of each where there are two."""
+    patients = sorted({str(entry.get("patient", entry["image"])) for entry in entries})
+    if len(patients) < 2:
+        raise InputError(
+            f"the datalist has {len(patients)} patient(s) and no validation list; training needs at least two "
+            "patients, or a validation list of its own"
+        )
+    random.Random(seed).shuffle(patients)
+    held = set(patients[: min(max(1, round(fraction * len(patients))), len(patients) - 1)])
+    split: tuple[list[Case], list[Case]] = ([], [])
+    for entry in entries:
+        split[str(entry.get("patient", entry["image"])) in held].append(entry)
+    return split
+
+
+def _resolve(root: Path, section: str, entry: Case) -> Case:
+    if "label" not in entry:
+        raise InputError(f"{root / 'datalist.json'}, {section}: {entry['image']} has no 'label'; scoring needs one")
+    case = {key: str((root / entry[key]).resolve()) for key in ("image", "label")}
+    for path in case.values():
+        if not Path(path).is_file():
+            raise InputError(f"{root / 'datalist.json'}, {section}: the file {path} is missing; restore it")
+    return {**case, "patient": str(entry.get("patient", Path(entry["image"]).name))}
+
+
+def volumes(dataset_dir: str | Path) -> list[Case]:
+    """Return what to segment: the test cases of a datalist, all NIfTI files below a folder, or one file.
+
+    Raises:
+        InputError: when there is nothing.
+    """
+    root = Path(dataset_dir)
+    if (root / "datalist.json").is_file():
+        return [{"image": case["image"]} for case in cases(root, "test")]
+    if root.is_file() and root.name.endswith(VOLUME_SUFFIXES):
+        return [{"image": str(root.resolve())}]
+    found = sorted(path for path in root.rglob("*") if path.name.endswith(VOLUME_SUFFIXES)) if root.is_dir() else []
+    if not found:
+        raise InputError(
+            f"{root} has no volume; --dataset_dir must be a folder with a datalist.json, a folder with files "
+            f"{' or '.join('*' + suffix for suffix in VOLUME_SUFFIXES)}, or one such file"
+        )
+    return [{"image": str(path.resolve())} for path in found]
+
+
+def common_root(data: Sequence[Case]) -> str:
+    """Return the deepest folder that holds all images, so that label maps keep the folders below it."""
+    return os.path.commonpath([str(Path(case["image"]).parent) for case in data])
+
+
+def still_to_do(data: Sequence[Case], output_dir: str | Path, *, overwrite: bool = False) -> list[Case]:
+    """Leave out the volumes whose label map is in ``output_dir`` already, and say so.
+
+    Raises:
+        InputError: when a label map would take the place of its input, or when nothing is left to do.
+    """
+    root = Path(common_root(data))
+    todo = []
+    for case in data:
+        target = Path(output_dir).resolve() / label_map_name(Path(case["image"]).relative_to(root))
+        if target.parent == Path(case["image"]).parent:
+            raise InputError(
+                f"--output_dir {output_dir} is the folder of the input {case['image']}; a label map takes its input's "
+                "name, so it must go elsewhere: choose another --output_dir"
+            )
+        if overwrite or not target.exists():
+            todo.append(case)
+    if len(todo) < len(data):
+        logger.info(
+            "%d of %d volumes have a label map in %s already and are skipped; --overwrite true makes them again",
+            len(data) - len(todo),
+            len(data),
+            output_dir,
+        )
+    if not todo:
+        raise InputError(
+            f"all {len(data)} volumes have a label map in {output_dir} already; give --overwrite true to make them "
+            "again, or another --output_dir"
+        )
+    return todo
+
+
+def label_map_name(image: Path) -> Path:
+    """Return the relative path of an image's label map: the same, always as .nii.gz."""
+    return image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".nii.gz")
+
+
+class AtomicNibabelWriter(NibabelWriter):
+    """MONAI's NIfTI writer, but a file appears under its name only when it is whole."""
+
+    def write(self, filename: str | os.PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
+        """Write next to ``filename`` first, then rename; a volume of one slice keeps its third axis."""
+        path = Path(filename)
+        if self.data_obj is not None and self.data_obj.ndim == 2:
+            self.data_obj = self.data_obj[..., None]
+        partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+        try:
+            super().write(partial, verbose=verbose, **obj_kwargs)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)

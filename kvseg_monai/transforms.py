@@ -1,0 +1,132 @@
+"""MONAI transforms for MRI volumes that a 2D network sees slice by slice.
+
+Shapes: a volume is (C, X, Y, Z) with the slices along Z; a slice is (C, X, Y).
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Randomizable
+from skimage.filters import threshold_otsu
+from torch import Tensor
+
+from kvseg_monai.errors import InputError
+
+
+def body_mask(image: Tensor) -> Tensor:
+    """Find the body in an MR volume, for ``CropForegroundd(select_fn=body_mask)``.
+
+    A voxel counts when it is brighter than half of Otsu's threshold (fat is far brighter than muscle, so the full
+    threshold would lose organs). Rows, columns and slices with fewer than 1 % such voxels hold only noise or
+    ghosts and are cleared, so that the bounding box is the body's.
+
+    Args:
+        image: (C, X, Y, Z).
+
+    Returns:
+        A mask of the same shape; where nothing stands out, all of it.
+    """
+    volume = torch.as_tensor(image)[0].float()
+    sample = volume[::2, ::2].clip(max=float(volume.flatten()[::7].quantile(0.99)))
+    if sample.max() <= sample.min():
+        return torch.ones_like(torch.as_tensor(image), dtype=torch.bool)
+    mask = volume > threshold_otsu(sample.numpy()) / 2
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        filled = mask.float().mean(dim=others) > 0.01
+        mask = mask & filled.reshape([-1 if other == axis else 1 for other in range(mask.ndim)])
+    if not mask.any():
+        mask = torch.ones_like(mask)
+    return mask[None].expand(torch.as_tensor(image).shape)
+
+
+class StackSlicesd(MapTransform):
+    """Give each slice its neighbours as further channels (2.5D); ``offsets=[0]`` leaves the volume as it is.
+
+    Args:
+        keys: volumes (1, X, Y, Z).
+        offsets: slice offsets, one channel each; at the ends of the volume the last slice repeats.
+    """
+
+    def __init__(self, keys: KeysCollection, offsets: Sequence[int] = (0,)) -> None:
+        super().__init__(keys)
+        self.offsets = tuple(offsets)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return (len(offsets), X, Y, Z)."""
+        result = dict(data)
+        if self.offsets == (0,):
+            return result
+        for key in self.key_iterator(result):
+            volume = result[key]
+            index = torch.arange(volume.shape[-1])
+            stacked = [volume[..., (index + offset).clip(0, len(index) - 1)] for offset in self.offsets]
+            result[key] = torch.cat(stacked)
+        return result
+
+
+class CheckLabelsd(MapTransform):
+    """Refuse a label map with values outside 0 .. num_classes - 1.
+
+    Raises:
+        InputError: naming the file and the values.
+    """
+
+    def __init__(self, keys: KeysCollection, num_classes: int) -> None:
+        super().__init__(keys)
+        self.num_classes = num_classes
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check, and return the data unchanged."""
+        for key in self.key_iterator(dict(data)):
+            values = torch.as_tensor(data[key]).unique().tolist()
+            wrong = [value for value in values if value not in range(self.num_classes)]
+            if wrong:
+                name = getattr(data[key], "meta", {}).get("filename_or_obj", key)
+                raise InputError(
+                    f"{name}: the label map holds the values {wrong[:5]}; the network knows 0 to "
+                    f"{self.num_classes - 1}: correct the labels, or set --network_def#out_channels"
+                )
+        return dict(data)
+
+
+class RandSlicesd(Randomizable, MapTransform):
+    """Draw slices from a volume for training, so that slices without any label do not drown the others.
+
+    Each draw first decides, with ``foreground_probability``, for a slice that holds labels. It then picks a class
+    among those present, all alike, and a slice among those that hold it: rare organs come as often as large ones.
+    The other draws take any slice.
+
+    Args:
+        keys: volumes (C, X, Y, Z), cut at the same place.
+        label_key: the label map, (1, X, Y, Z) whole numbers.
+        num_samples: slices per volume.
+        foreground_probability: share of the draws that must show a label.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, *, label_key: str = "label", num_samples: int = 1, foreground_probability: float = 0.75
+    ) -> None:
+        super().__init__(keys)
+        self.label_key = label_key
+        self.num_samples = num_samples
+        self.foreground_probability = foreground_probability
+
+    def _draw(self, slices_of_class: list[Tensor], depth: int) -> int:
+        if slices_of_class and self.R.rand() < self.foreground_probability:
+            slices = slices_of_class[self.R.randint(len(slices_of_class))]
+            return int(slices[self.R.randint(len(slices))])
+        return int(self.R.randint(depth))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
+        """Return ``num_samples`` dictionaries whose ``keys`` are slices (C, X, Y), plain float32 or label tensors."""
+        label = torch.as_tensor(data[self.label_key])[0]
+        slices_of_class = [
+            (label == value).flatten(0, 1).any(0).nonzero()[:, 0] for value in label.unique().tolist() if value > 0
+        ]
+        chosen = [self._draw(slices_of_class, label.shape[-1]) for _ in range(self.num_samples)]
+        volumes = {key: torch.as_tensor(data[key]) for key in self.key_iterator(dict(data))}
+        return [{key: volume[..., index].float() for key, volume in volumes.items()} for index in chosen]
+
