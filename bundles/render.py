@@ -70,7 +70,9 @@ def render(context: dict[str, Any]) -> dict[str, str]:
 def drift(name: str, files: dict[str, str]) -> list[str]:
     """Return what in the bundle's folder differs from its templates, weights and results aside."""
     folder = HERE / name
-    wrong = [path for path, text in files.items() if not (folder / path).is_file() or (folder / path).read_text() != text]
+    wrong = [
+        path for path, text in files.items() if not (folder / path).is_file() or (folder / path).read_text() != text
+    ]
     kept = [path for part in ("configs", "docs") for path in (folder / part).rglob("*") if path.is_file()]
     return wrong + [str(path.relative_to(folder)) for path in kept if str(path.relative_to(folder)) not in files]
 

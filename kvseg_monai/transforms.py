@@ -107,7 +107,12 @@ class RandSlicesd(Randomizable, MapTransform):
     """
 
     def __init__(
-        self, keys: KeysCollection, *, label_key: str = "label", num_samples: int = 1, foreground_probability: float = 0.75
+        self,
+        keys: KeysCollection,
+        *,
+        label_key: str = "label",
+        num_samples: int = 1,
+        foreground_probability: float = 0.75,
     ) -> None:
         super().__init__(keys)
         self.label_key = label_key
@@ -129,4 +134,3 @@ class RandSlicesd(Randomizable, MapTransform):
         chosen = [self._draw(slices_of_class, label.shape[-1]) for _ in range(self.num_samples)]
         volumes = {key: torch.as_tensor(data[key]) for key in self.key_iterator(dict(data))}
         return [{key: volume[..., index].float() for key, volume in volumes.items()} for index in chosen]
-

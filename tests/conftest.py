@@ -1,15 +1,68 @@
-"""Fixtures that every test may use."""
+"""What the tests share: where real data are, and a tiny dataset of MR-like volumes."""
 
+import json
 import os
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder with the real data for development; the test is skipped where it is absent."""
-    folder = Path(os.environ.get("KVSEG_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    """The folder of real MR data, from $KVSEG_DATA or beside the repository; the test skips without it."""
+    folder = Path(os.environ.get("KVSEG_DATA", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
-        pytest.skip("the real data is not here; set KVSEG_DATA to its folder")
+        pytest.skip(f"no real MR data at {folder}; set KVSEG_DATA to a folder that holds them")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def schema() -> Path:
+    """MONAI's metadata schema, a file that is not ours to ship; the test skips without it."""
+    default = ROOT.parent / "shared" / "monai" / "meta_schema_20240725.json"
+    path = Path(os.environ.get("KVSEG_MONAI_SCHEMA", default))
+    if not path.is_file():
+        pytest.skip(f"no MONAI metadata schema at {path}; set KVSEG_MONAI_SCHEMA to the file")
+    return path
+
+
+def make_volume(seed: int, shape: tuple[int, int, int] = (70, 60, 6)) -> tuple[np.ndarray, np.ndarray]:
+    """A body with three bright balls, one per class, and two empty slices; int16 image and uint8 labels."""
+    rng = np.random.default_rng(seed)
+    x, y, z = np.meshgrid(*(np.arange(side) for side in shape), indexing="ij")
+    body = ((x - shape[0] / 2) / (0.42 * shape[0])) ** 2 + ((y - shape[1] / 2) / (0.4 * shape[1])) ** 2 < 1
+    image = 300.0 * body
+    label = np.zeros(shape, np.uint8)
+    for value, place in enumerate(((0.35, 0.4), (0.6, 0.35), (0.5, 0.65)), start=1):
+        centre = np.array(place) * shape[:2] + rng.uniform(-2, 2, 2)
+        ball = ((x - centre[0]) ** 2 + (y - centre[1]) ** 2 < 36) & (z >= 2)
+        image[ball] = 400 + 150 * value
+        label[ball] = value
+    return (image + rng.normal(0, 15, shape)).clip(0).astype(np.int16), label
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six volumes of six patients with oblique, flipped and anisotropic affines, and their datalist."""
+    folder = tmp_path_factory.mktemp("tiny_dataset")
+    sections = {"training": range(4), "validation": range(4, 5), "test": range(5, 6)}
+    datalist = {"labels": {"0": "background", "1": "large_bowel", "2": "small_bowel", "3": "stomach"}}
+    turn = np.array([[0.98, -0.199, 0], [0.199, 0.98, 0], [0, 0, 1]])
+    for section, numbers in sections.items():
+        datalist[section] = []
+        for number in numbers:
+            affine = np.eye(4)
+            affine[:3, :3] = turn @ np.diag([-1.5, -1.5, 3.0 if number % 2 else -3.0])
+            affine[:3, 3] = (50, 40, number)
+            entry = {"patient": f"case{number}"}
+            for kind, array in zip(("image", "label"), make_volume(number), strict=True):
+                entry[kind] = f"{kind}s/case{number}.nii.gz"
+                (folder / f"{kind}s").mkdir(exist_ok=True)
+                nib.save(nib.Nifti1Image(array, affine), folder / entry[kind])
+            datalist[section].append(entry)
+    (folder / "datalist.json").write_text(json.dumps(datalist))
     return folder

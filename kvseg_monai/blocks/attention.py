@@ -18,7 +18,7 @@ class LinearProjection(nn.Linear):
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Project each token by itself."""
-        return super().forward(tokens)
+        return F.linear(tokens, self.weight, self.bias)
 
 
 class Attention(nn.Module):
@@ -73,7 +73,7 @@ class Attention(nn.Module):
         key = self._heads(self.key(tokens, grid))
         query = key if self.query is None else self._heads(self.query(tokens, grid))
         value = key if self.value is None else self._heads(self.value(tokens, grid))
-        mask = None
+        mask: Tensor | None = None
         if self.position is not None:
             query, key, value, mask = self.position(query, key, value, grid=grid, scale=self.scale)
         dropout = self.dropout if self.training else 0.0

@@ -21,10 +21,10 @@ def sinusoids(num_tokens: int, channels: int) -> Tensor:
     """Sine and cosine, interleaved, of the token index at geometric frequencies.
 
     Returns:
-        (num_tokens, channels); channel 2f is sin(j / 10000^(2f / channels)) and channel 2f + 1 its cosine.
+        (num_tokens, channels) in float64; channel 2f is sin(j / 10000^(2f / channels)) and channel 2f + 1 its cosine.
     """
-    frequency = torch.exp(torch.arange(0, channels, 2) * (-math.log(10000.0) / channels))
-    angle = torch.arange(num_tokens)[:, None] * frequency  # (N, channels / 2)
+    frequency = torch.exp(torch.arange(0, channels, 2, dtype=torch.float64) * (-math.log(10000.0) / channels))
+    angle = torch.arange(num_tokens, dtype=torch.float64)[:, None] * frequency  # (N, channels / 2)
     return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)
 
 
@@ -53,7 +53,7 @@ class KeyBias(nn.Module):
         self.register_buffer("encoding", self._encode(grid[0] * grid[1]), persistent=False)
 
     def _encode(self, num_tokens: int) -> Tensor:
-        key_channels = len(self.weight) - self.query_channels
+        key_channels = self.weight.shape[0] - self.query_channels
         return sinusoids(num_tokens, self.query_channels)[:, :key_channels].to(self.weight)
 
     def temperature(self) -> Tensor:
@@ -62,7 +62,7 @@ class KeyBias(nn.Module):
 
     def bias(self, num_tokens: int) -> Tensor:
         """Return g, (num_tokens,): what each key gets on top of its dot products."""
-        encoding = self.encoding if num_tokens == len(self.encoding) else self._encode(num_tokens)
+        encoding = self.encoding if num_tokens == self.encoding.shape[0] else self._encode(num_tokens)
         return encoding @ self.weight[self.query_channels :]
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, *, grid: tuple[int, int], scale: float) -> Folded:
@@ -75,8 +75,8 @@ class KeyBias(nn.Module):
         bias = self.bias(grid[0] * grid[1])
         if not self.training:
             return query, key, value, bias.to(query.dtype)[None, None, None]
-        constant = query.new_full((*query.shape[:-1], 1), 1.0 / scale)
-        channel = bias[:, None].to(key.dtype).expand(*key.shape[:-1], 1)
+        constant = torch.full_like(query[..., :1], 1.0 / scale)
+        channel = bias[:, None].to(key.dtype).expand_as(key[..., :1])
         return torch.cat((query, constant), -1), torch.cat((key, channel), -1), F.pad(value, (0, 1)), None
 
 
@@ -105,7 +105,7 @@ class RelativePosition(nn.Module):
     @staticmethod
     def _table(offsets: Tensor, size: int) -> Tensor:
         """Spread (2 * size' - 1, D) offsets over a (size, size, D) table indexed by [query, key]."""
-        if len(offsets) != 2 * size - 1:
+        if offsets.shape[0] != 2 * size - 1:
             offsets = F.interpolate(offsets.T[None], size=2 * size - 1, mode="linear", align_corners=True)[0].T
         index = torch.arange(size, device=offsets.device)
         return offsets[index[:, None] - index[None, :] + size - 1]
@@ -113,11 +113,11 @@ class RelativePosition(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, *, grid: tuple[int, int], scale: float) -> Folded:
         """Append the H + W channels to query and key; pad the value, since fused kernels want one width."""
         height, width = grid
-        image = query.unflatten(2, grid)  # (B, h, N, D) -> (B, h, H, W, D)
+        image = query.unflatten(2, [height, width])  # (B, h, N, D) -> (B, h, H, W, D)
         by_row = torch.einsum("bhrcd,rkd->bhrck", image, self._table(self.rows, height).to(query.dtype))
         by_column = torch.einsum("bhrcd,ckd->bhrck", image, self._table(self.columns, width).to(query.dtype))
         products = torch.cat((by_row, by_column), -1).flatten(2, 3) / scale  # (B, h, N, H + W)
         row = torch.eye(height, dtype=key.dtype, device=key.device).repeat_interleave(width, 0)  # (N, H)
         column = torch.eye(width, dtype=key.dtype, device=key.device).repeat(height, 1)  # (N, W)
-        place = torch.cat((row, column), -1).expand(*key.shape[:-1], height + width)
+        place = torch.cat((row, column), -1).expand(key.shape[0], key.shape[1], -1, -1)
         return torch.cat((query, products), -1), torch.cat((key, place), -1), F.pad(value, (0, height + width)), None

@@ -56,6 +56,6 @@ class PatchEmbedding(nn.Module):
         features = self.projection(image)
         grid = (features.shape[2], features.shape[3])
         position = self.position
-        if grid != tuple(position.shape[2:]):
+        if features.shape[2:] != position.shape[2:]:
             position = F.interpolate(position, size=grid, mode="bicubic", align_corners=False)
         return self.dropout((features + position).flatten(2).transpose(1, 2)), grid

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from kvseg_monai.nets.checks import choose, image_size, multiple_of
@@ -71,5 +72,6 @@ class SETR(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
-        multiple_of(image.shape[2:], self.encoder.stride)
+        if not (torch.jit.is_scripting() or torch.jit.is_tracing()):
+            multiple_of(image.shape[2:], self.encoder.stride)
         return self.decoder(self.encoder(image))

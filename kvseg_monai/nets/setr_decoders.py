@@ -25,7 +25,7 @@ class NaiveDecoder(nn.Module):
             ConvNormReLU(in_channels[-1], channels, kernel_size=1), nn.Conv2d(channels, out_channels, 1)
         )
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
+    def forward(self, features: list[Tensor]) -> Tensor:
         """Decode the last feature map."""
         return upsample(self.layers(features[-1]), self.stride)
 
@@ -43,11 +43,11 @@ class PUPDecoder(nn.Module):
         )
         self.classifier = nn.Conv2d(channels, out_channels, 1)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
+    def forward(self, features: list[Tensor]) -> Tensor:
         """Decode the last feature map."""
         decoded = features[-1]
         for number, stage in enumerate(self.stages):
-            decoded = stage(upsample(decoded, 2) if number else decoded)
+            decoded = stage(upsample(decoded, 2) if number > 0 else decoded)
         return upsample(self.classifier(decoded), 2)
 
 
@@ -59,6 +59,7 @@ class MLADecoder(nn.Module):
     def __init__(self, in_channels: Sequence[int], out_channels: int, *, channels: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
+        self.enlargement = max(1, stride // 4)  # to a quarter of the image, as in the paper at stride 16
         self.reductions = nn.ModuleList(ConvNormReLU(width, channels, kernel_size=1) for width in in_channels)
         self.smoothings = nn.ModuleList(ConvNormReLU(channels, channels) for _ in in_channels)
         self.heads = nn.ModuleList(
@@ -67,17 +68,14 @@ class MLADecoder(nn.Module):
         )
         self.classifier = nn.Conv2d(len(in_channels) * channels // 2, out_channels, 3, padding=1)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
+    def forward(self, features: list[Tensor]) -> Tensor:
         """Decode four feature maps, shallowest first."""
-        levels = [reduce(level) for reduce, level in zip(self.reductions, features, strict=True)]
-        for deeper in range(len(levels) - 1, 0, -1):
-            levels[deeper - 1] = levels[deeper - 1] + levels[deeper]
-        enlargement = self.stride // 4 or 1  # to a quarter of the image, as in the paper at stride 16
-        decoded = [
-            upsample(head(smooth(level)), enlargement)
-            for head, smooth, level in zip(self.heads, self.smoothings, levels, strict=True)
-        ]
-        return upsample(self.classifier(torch.cat(decoded, dim=1)), self.stride // enlargement)
+        levels = [reduce(features[level]) for level, reduce in enumerate(self.reductions)]
+        for level in range(len(levels) - 1, 0, -1):
+            levels[level - 1] = levels[level - 1] + levels[level]
+        levels = [smooth(levels[level]) for level, smooth in enumerate(self.smoothings)]
+        decoded = [upsample(head(levels[level]), self.enlargement) for level, head in enumerate(self.heads)]
+        return upsample(self.classifier(torch.cat(decoded, dim=1)), self.stride // self.enlargement)
 
 
 DECODERS: dict[str, type[NaiveDecoder] | type[PUPDecoder] | type[MLADecoder]] = {

@@ -45,7 +45,7 @@ class ViTEncoder(nn.Module):
     ) -> None:
         super().__init__()
         grid = (img_size[0] // patch_size, img_size[1] // patch_size)
-        self.out_layers = tuple(out_layers or (num_layers,))
+        self.out_layers = list(out_layers or (num_layers,))
         self.channels = (hidden_size,) * len(self.out_layers)
         self.stride = patch_size
         self.embedding = PatchEmbedding(in_channels, hidden_size, patch_size=patch_size, grid=grid, dropout=dropout)
@@ -58,18 +58,21 @@ class ViTEncoder(nn.Module):
             )
             for _ in range(num_layers)
         )
-        self.norms = nn.ModuleList(nn.LayerNorm(hidden_size, eps=1e-6) for _ in self.out_layers)
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(hidden_size, eps=1e-6) if number in self.out_layers else nn.Identity()
+            for number in range(1, num_layers + 1)
+        )
         self.apply(_initialise)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Map (B, in_channels, H, W) to one normed feature map (B, C, H / stride, W / stride) per output layer."""
         tokens, grid = self.embedding(image)
-        hidden = {}
-        for number, block in enumerate(self.blocks, start=1):
+        features: list[Tensor] = []
+        for index, (block, norm) in enumerate(zip(self.blocks, self.norms)):  # noqa: B905, TorchScript has no strict
             tokens = block(tokens, grid)
-            hidden[number] = tokens
-        normed = (norm(hidden[number]) for norm, number in zip(self.norms, self.out_layers, strict=True))
-        return [features.transpose(1, 2).unflatten(2, grid) for features in normed]
+            if index + 1 in self.out_layers:
+                features.append(norm(tokens).transpose(1, 2).unflatten(2, [grid[0], grid[1]]))
+        return features
 
 
 def _initialise(module: nn.Module) -> None:

@@ -1,0 +1,29 @@
+"""Run one function over many items in several processes, so that Ctrl-C ends it soon and quietly."""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def as_done(function: Callable[[Item], Result], items: Sequence[Item], *, workers: int) -> Iterator[tuple[int, Result]]:
+    """Yield (index of the item, result) as the results come in; in this process if one worker is enough.
+
+    An exception of ``function`` is raised here. Then, as after Ctrl-C, the items in work are finished, and no other is
+    begun.
+    """
+    workers = min(workers, len(items))
+    if workers <= 1:
+        yield from ((index, function(item)) for index, item in enumerate(items))
+        return
+    # The terminal sends Ctrl-C to every process; only this one is to answer it.
+    with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
+        futures = {pool.submit(function, item): index for index, item in enumerate(items)}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

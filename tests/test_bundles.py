@@ -1,0 +1,175 @@
+"""Every bundle, by MONAI's own tools: configurations, metadata, network, export, overrides, drift."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import monai.bundle
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from monai.bundle import ConfigParser, create_workflow
+from oracles import IntensityOracle
+
+BUNDLES = list(yaml.safe_load((ROOT / "bundles" / "bundles.yaml").read_text())["bundles"])
+WORKFLOWS = {"train": "train", "evaluate": "inference", "inference": "inference"}
+HASH = "06954cad2cc5d3784e72077ac76f0fc8"
+TINY = {"network_def#size": "tiny", "image_size": [64, 64]}
+
+
+def config(bundle: str, name: str) -> str:
+    return str(ROOT / "bundles" / bundle / "configs" / f"{name}.json")
+
+
+def workflow(bundle: str, name: str, tmp_path: Path, dataset: Path, **overrides):
+    return create_workflow(
+        config_file=config(bundle, name),
+        workflow_type=WORKFLOWS[name],
+        bundle_root=str(tmp_path),
+        dataset_dir=str(dataset),
+        **{**TINY, **overrides},
+    )
+
+
+def test_the_bundles_are_all_there():
+    folders = sorted(path.parent.parent.name for path in (ROOT / "bundles").glob("*/configs/metadata.json"))
+    assert folders == sorted(BUNDLES)
+    assert len(folders) == 3
+    for bundle in folders:
+        found = {str(path.relative_to(ROOT / "bundles" / bundle)) for path in (ROOT / "bundles" / bundle).rglob("*.*")}
+        configs = {f"configs/{name}.json" for name in (*WORKFLOWS, "metadata", "multi_gpu_train")}
+        assert found >= configs | {"configs/logging.conf", "docs/README.md", "docs/data_license.txt"}
+        assert (ROOT / "bundles" / bundle / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+
+
+def render(*arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(root / "bundles" / "render.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_no_bundle_drifted_from_its_templates():
+    result = render("--check")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_drift_is_found_and_rendering_mends_it(tmp_path):
+    for name in ("LICENSE", "requirements.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "bundles", tmp_path / "bundles", ignore=shutil.ignore_patterns("models", "eval"))
+    changed = tmp_path / "bundles" / BUNDLES[0] / "configs" / "train.json"
+    changed.write_text(changed.read_text().replace('"max_epochs": 100', '"max_epochs": 99'))
+    (changed.parent / "stray.json").write_text("{}")
+    result = render("--check", root=tmp_path)
+    assert result.returncode == 1
+    assert f"bundles/{BUNDLES[0]}/configs/train.json differs from the templates" in result.stderr
+    assert f"bundles/{BUNDLES[0]}/configs/stray.json differs" in result.stderr
+    assert render(root=tmp_path).returncode == 0
+    assert render("--check", root=tmp_path).returncode == 0
+
+
+def test_two_bundles_differ_only_in_their_attention():
+    for name in (*WORKFLOWS, "multi_gpu_train"):
+        texts = {
+            Path(config(bundle, name)).read_text().replace(f'"attention": "{kind}"', "").splitlines().__str__()
+            for bundle, kind in (("setr_qkv_segmentation", "qkv"), ("setr_kv_segmentation", "kv"))
+        }
+        assert len(texts) == 1, name
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_every_required_property_is_there_and_resolves(bundle, name, tmp_path, tiny_dataset):
+    made = workflow(bundle, name, tmp_path, tiny_dataset)
+    assert made.check_properties() == []
+    runner = made.parser.get_parsed_content("train#trainer" if name == "train" else "evaluator")
+    assert isinstance(runner, monai.engines.SupervisedTrainer if name == "train" else monai.engines.SupervisedEvaluator)
+    attention = bundle.removeprefix("setr_").removesuffix("_segmentation")
+    assert made.parser["network_def"]["attention"] == attention
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_metadata_fits_monais_schema(bundle, schema):
+    monai.bundle.verify_metadata(
+        meta_file=config(bundle, "metadata"), filepath=str(schema), hash_val=HASH, hash_type="md5"
+    )
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_the_network_fits_its_metadata(bundle):
+    monai.bundle.verify_net_in_out(
+        net_id="network_def",
+        meta_file=config(bundle, "metadata"),
+        config_file=config(bundle, "inference"),
+        device="cpu",
+    )
+
+
+@pytest.mark.parametrize("use_trace", [True, False])
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_checkpoint_export(bundle, use_trace, tmp_path):
+    parser = ConfigParser()
+    parser.read_config(config(bundle, "inference"))
+    parser["network_def"]["size"] = "tiny"
+    network = parser.get_parsed_content("network_def").eval()
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    monai.bundle.ckpt_export(
+        net_id="network_def",
+        filepath=str(tmp_path / "model.ts"),
+        ckpt_file=str(tmp_path / "model.pt"),
+        meta_file=config(bundle, "metadata"),
+        config_file=config(bundle, "inference"),
+        use_trace=use_trace,
+        **{"network_def#size": "tiny"},
+    )
+    image = torch.rand(1, 1, 256, 256)
+    with torch.no_grad():
+        exported = torch.jit.load(tmp_path / "model.ts").eval()
+        torch.testing.assert_close(exported(image), network(image), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("override", "attribute", "value"),
+    [
+        ({"network_def#size": "small"}, "encoder.embedding.projection.out_channels", 384),
+        ({"network_def#decoder": "mla"}, "decoder.__class__.__name__", "MLADecoder"),
+        ({"network_def#attention": "qk"}, "encoder.blocks.0.attention.value", None),
+        ({"network_def#patch_size": 8}, "encoder.stride", 8),
+        ({"network_def#dropout": 0.2}, "encoder.embedding.dropout.p", 0.2),
+        ({"slice_offsets": [-1, 0, 1]}, "encoder.embedding.projection.in_channels", 3),
+    ],
+)
+def test_plain_overrides_reach_the_network(override, attribute, value, tmp_path, tiny_dataset):
+    found = workflow(BUNDLES[0], "train", tmp_path, tiny_dataset, **override).parser.get_parsed_content("network_def")
+    for name in attribute.split("."):
+        found = found[int(name)] if name.isdigit() else getattr(found, name)
+    assert found == value
+
+
+def test_epochs_and_learning_rate_are_plain_overrides(tmp_path, tiny_dataset):
+    parser = workflow(BUNDLES[0], "train", tmp_path, tiny_dataset, max_epochs=3, learning_rate=0.5).parser
+    assert parser.get_parsed_content("train#trainer").state.max_epochs == 3
+    assert parser.get_parsed_content("optimizer").defaults["lr"] == 0.5
+    assert parser.get_parsed_content("steps") == 3  # one batch of four volumes per epoch
+
+
+def test_every_voxel_comes_back_where_it_was(tmp_path):
+    """An oracle network through the bundle's own transforms gives the labels back exactly, on the input's grid."""
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(1, 4, (9, 7, 5)).repeat(6, 0).repeat(6, 1)  # body of 54 x 42 x 5 in classes 1 to 3
+    label = np.pad(blocks, ((9, 21), (5, 16), (0, 0))).astype(np.uint8)
+    affine = np.array([[0, 0, 3.5, 7], [-1.5, 0.02, 0, 5], [0.02, 1.5, 0, -9], [0, 0, 0, 1.0]])
+    (tmp_path / "in").mkdir()
+    nib.save(nib.Nifti1Image(label.astype(np.int16) * 400, affine), tmp_path / "in" / "scan.nii.gz")
+    made = workflow(BUNDLES[0], "inference", tmp_path, tmp_path / "in", handlers=[])
+    made.parser["network"] = IntensityOracle()
+    made.parser["postprocessing"]["transforms"][1]["nearest_interp"] = True
+    made.parser.parse(reset=True)
+    made.run()
+    made_map = nib.load(tmp_path / "eval" / "scan.nii.gz")
+    assert made_map.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(made_map.affine, affine, atol=1e-5)
+    np.testing.assert_array_equal(np.asarray(made_map.dataobj), label)
