@@ -56,6 +56,7 @@ def write_datalist(
     name: str,
     labels: Mapping[int, str],
     sections: Mapping[str, str],
+    notice: str | None = None,
 ) -> dict:
     """Write ``datalist.json`` in one step and return what it holds.
 
@@ -65,8 +66,10 @@ def write_datalist(
         name: what the data set is called.
         labels: class name of each label value, 0 being the background.
         sections: section of each patient, from :func:`split_patients`.
+        notice: a sentence that every report on the data set must show; None for none.
     """
-    content: dict = {"name": name, "labels": {str(value): labels[value] for value in sorted(labels)}}
+    content: dict = {"name": name} | ({"notice": notice} if notice else {})
+    content |= {"labels": {str(value): labels[value] for value in sorted(labels)}}
     content |= {section: [] for section in SECTIONS}
     for item in sorted(items, key=lambda item: item["image"]):
         entry = {key: item[key] for key in ("image", "label", "patient")}

@@ -9,6 +9,7 @@ Made by `python -m data_prep.phantom` to try the whole path without a download. 
 UW-Madison GI Tract data; the bodies, organs and gray values are formulas and random numbers.
 Results on it say that the software runs, and nothing about how well a network does on patients.
 """
+NOTICE = "PHANTOM: these images are computed, no patient was scanned. The scores say nothing about patients."
 
 
 def is_phantom(folder: Path) -> bool:

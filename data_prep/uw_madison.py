@@ -16,6 +16,7 @@ from tqdm import tqdm
 from data_prep.datalist import check_fractions, split_patients, write_datalist
 from data_prep.files import fingerprint
 from data_prep.parallel import as_done
+from data_prep.phantom_marker import NOTICE as PHANTOM_NOTICE
 from data_prep.phantom_marker import is_phantom
 from data_prep.target import DATALIST, check_target, open_target
 from data_prep.uwm_scan import OVERLAP_RULE, convert_scan, finished_record, paths
@@ -111,7 +112,8 @@ def _write_split(records: list[dict], target: Path, sections: dict[str, str], *,
         image, label, _ = (path.relative_to(target).as_posix() for path in paths(record["scan"], target))
         items.append({"image": image, "label": label, "patient": record["patient"]})
     name = "PHANTOM in the layout of UW-Madison GI Tract" if phantom else "UW-Madison GI Tract"
-    content = write_datalist(target / DATALIST, items, name=name, labels=LABELS, sections=sections)
+    notice = PHANTOM_NOTICE if phantom else None
+    content = write_datalist(target / DATALIST, items, name=name, labels=LABELS, sections=sections, notice=notice)
     lists = {key: value for key, value in content.items() if isinstance(value, list)}
     return {section: sorted({item["patient"] for item in entries}) for section, entries in lists.items()}
 

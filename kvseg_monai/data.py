@@ -68,8 +68,8 @@ def class_names(dataset_dir: str | Path, default: Sequence[str]) -> list[str]:
     names = {int(value): str(name) for value, name in labels.items()}
     if sorted(names) != list(range(len(names))):
         raise InputError(
-            f"{Path(dataset_dir) / 'datalist.json'}: the label values are {sorted(names)}; they must be 0 (background), "
-            "1, 2, ... without a gap"
+            f"{Path(dataset_dir) / 'datalist.json'}: the label values are {sorted(names)}; they must be "
+            "0 (background), 1, 2, ... without a gap"
         )
     return [names[value] for value in range(1, len(names))]
 

@@ -141,5 +141,5 @@ def test_wrong_image_sizes_are_refused(img_size):
 
 
 def test_an_input_off_the_grid_is_refused_with_the_nearest_size():
-    with pytest.raises(ValueError, match="the input is 60 x 64; each side must be a multiple of 16.*64 x 64"):
+    with pytest.raises(ValueError, match=r"the input is 60 x 64; each side must be a multiple of 16.*64 x 64"):
         build()(image(60, 64))

@@ -1,0 +1,65 @@
+# Two commands: `make demo` shows the whole path on a phantom, `make test` runs what CI runs.
+# Without make: the README gives the lines that these targets run.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+BUNDLE = bundles/setr_kv_segmentation
+# Small enough for a laptop: 3 mm pixels on a 128 x 128 canvas.
+SMALL = --network_def\#size tiny --network_def\#patch_size 8 --image_size "[128,128]" --spacing "[3.0,3.0]"
+COMMON = --bundle_root $(BUNDLE) --ckpt_dir demo/models $(SMALL)
+
+.PHONY: demo test check install render clean-demo
+.DELETE_ON_ERROR:
+
+install: $(VENV)/installed
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet -r requirements.txt
+	$(RUN) -m pip install --quiet --no-deps -e .
+	@touch $@
+
+demo: demo/report.html
+	@echo
+	@echo "Open demo/report.html: scores, learning curve, and pictures of a held-out phantom scan."
+	@echo "Label maps of the held-out scan: demo/label_maps. Weights: demo/models/model.pt."
+	@echo "Next, with your own data (see README.md, 'Your own data'):"
+	@echo "  $(RUN) -m data_prep.uw_madison --source RAW --target DATA"
+	@echo "  $(RUN) -m monai.bundle run --config_file $(BUNDLE)/configs/train.json --bundle_root $(BUNDLE) --dataset_dir DATA"
+
+demo/raw: | $(VENV)/installed
+	@mkdir -p demo
+	$(RUN) -m data_prep.phantom --target demo/raw --scans 16 --slices 32
+
+demo/data/datalist.json: | demo/raw
+	$(RUN) -m data_prep.uw_madison --source demo/raw --target demo/data
+
+demo/models/model.pt: | demo/data/datalist.json
+	$(RUN) -m monai.bundle run --config_file $(BUNDLE)/configs/train.json --dataset_dir demo/data $(COMMON) \
+	  --output_dir demo/training --max_epochs 30 --val_interval 5 --slices_per_volume 8
+
+demo/evaluation/metrics.json: | demo/models/model.pt
+	$(RUN) -m monai.bundle run --config_file $(BUNDLE)/configs/evaluate.json --dataset_dir demo/data $(COMMON) \
+	  --output_dir demo/evaluation
+
+demo/label_maps: | demo/models/model.pt
+	$(RUN) -m monai.bundle run --config_file $(BUNDLE)/configs/inference.json --dataset_dir demo/data $(COMMON) \
+	  --output_dir demo/label_maps
+
+demo/report.html: | demo/evaluation/metrics.json demo/label_maps
+	$(RUN) -m kvseg_monai.report --evaluation demo/evaluation --training demo/training --target demo/report.html
+
+test: install
+	$(RUN) -m pytest
+
+check: install
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) bundles/render.py --check
+
+render: install
+	$(RUN) bundles/render.py
+
+clean-demo:
+	rm -rf demo

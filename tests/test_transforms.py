@@ -1,0 +1,92 @@
+"""The transforms of ours: body box, slice sampling, neighbours, label check."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_volume
+from monai.transforms import CropForegroundd
+
+from kvseg_monai.errors import InputError
+from kvseg_monai.transforms import CheckLabelsd, RandSlicesd, StackSlicesd, body_mask
+
+
+def test_the_body_box_leaves_air_noise_and_a_bright_speck_out():
+    image, _ = make_volume(0, (100, 90, 5))
+    image[2, 3, 1] = 4000
+    cropped = CropForegroundd("image", "image", select_fn=body_mask)({"image": torch.as_tensor(image[None]).float()})
+    assert abs(cropped["image"].shape[1] - 84) <= 4  # the body's axes are 0.84 and 0.8 of the frame
+    assert abs(cropped["image"].shape[2] - 72) <= 4
+    assert cropped["image"].shape[3] == 5
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0])
+def test_where_nothing_stands_out_all_is_body(value):
+    assert body_mask(torch.full((1, 8, 8, 2), value)).all()
+
+
+def test_real_bodies_are_kept_whole(real_data):
+    """No labelled voxel of the real slices lies outside the body box."""
+    from skimage.io import imread
+
+    for path in sorted((real_data / "uwm_slices" / "images").glob("*.png")):
+        image = torch.as_tensor(imread(path).T[None, ..., None].astype(np.float32))
+        label = torch.as_tensor(imread(real_data / "uwm_slices" / "masks" / path.name).T)
+        mask = body_mask(image)[0, ..., 0]
+        for axis in (0, 1):
+            body, organs = (torch.where(part.any(dim=1 - axis))[0] for part in (mask, label > 0))
+            assert body.min() - 4 <= organs.min(), path.name
+            assert organs.max() <= body.max() + 4, path.name
+
+
+def volume_with_classes() -> dict[str, torch.Tensor]:
+    """20 slices: class 1 in slices 5 to 14, class 2 in slice 7 alone; the image holds the slice number."""
+    label = torch.zeros(1, 8, 8, 20, dtype=torch.uint8)
+    label[..., :4, 5:15] = 1
+    label[:, :2, :2, 7] = 2
+    image = torch.arange(20.0).expand(1, 8, 8, 20)
+    return {"image": image, "label": label, "patient": "p"}
+
+
+def test_slices_are_drawn_as_promised():
+    draw = RandSlicesd(["image", "label"], num_samples=2000, foreground_probability=0.6)
+    draw.set_random_state(0)
+    slices = draw(volume_with_classes())
+    numbers = np.array([int(item["image"][0, 0, 0]) for item in slices])
+    assert all(item["image"].shape == item["label"].shape == (1, 8, 8) for item in slices)
+    shows_label = np.array([bool(item["label"].any()) for item in slices])
+    assert shows_label.mean() == pytest.approx(0.6 + 0.4 * 10 / 20, abs=0.04)
+    # class 2 is in one slice of twenty, and yet half of the draws for a label take it
+    assert (numbers == 7).mean() == pytest.approx(0.6 * (0.5 + 0.5 / 10) + 0.4 / 20, abs=0.04)
+    assert set(numbers) == set(range(20))
+
+
+def test_slices_of_a_volume_without_labels_are_drawn_from_all():
+    data = volume_with_classes()
+    data["label"] = torch.zeros_like(data["label"])
+    draw = RandSlicesd(["image", "label"], num_samples=500)
+    draw.set_random_state(0)
+    assert len({int(item["image"][0, 0, 0]) for item in draw(data)}) == 20
+
+
+def test_the_same_seed_draws_the_same_slices():
+    numbers = []
+    for _ in range(2):
+        draw = RandSlicesd(["image", "label"], num_samples=50)
+        draw.set_random_state(3)
+        numbers.append([int(item["image"][0, 0, 0]) for item in draw(volume_with_classes())])
+    assert numbers[0] == numbers[1]
+
+
+def test_neighbouring_slices_become_channels():
+    stacked = StackSlicesd("image", offsets=[-2, 0, 2])(volume_with_classes())["image"]
+    assert stacked.shape == (3, 8, 8, 20)
+    assert stacked[:, 0, 0, 10].tolist() == [8, 10, 12]
+    assert stacked[:, 0, 0, 0].tolist() == [0, 0, 2]
+    assert stacked[:, 0, 0, 19].tolist() == [17, 19, 19]
+
+
+def test_labels_outside_the_declared_set_are_refused():
+    data = volume_with_classes()
+    assert CheckLabelsd("label", 3)(data)["label"] is data["label"]
+    with pytest.raises(InputError, match=r"label: the label map holds the values \[2\]; the network knows 0 to 1"):
+        CheckLabelsd("label", 2)(data)
