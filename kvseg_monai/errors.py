@@ -1,5 +1,6 @@
 """How a mistake in the user's input is told: one sentence on the terminal, a non-zero exit, no traceback."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -21,14 +22,14 @@ def run_command(main: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on where it stopped", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         sys.exit(130)
 
 
 def show_input_errors_as_sentences() -> None:
     """Make an uncaught :class:`InputError` print as one sentence, also under ``python -m monai.bundle run``.
 
-    Installed by the bundles' ``initialize`` section. Other exceptions go to the hook that was there before.
+    Installed by the bundles' ``initialize`` section; the exit code is 2. Other exceptions go to the hook that was there before.
     """
     previous = sys.excepthook
     if getattr(previous, "_kvseg_monai", False):
@@ -39,7 +40,9 @@ def show_input_errors_as_sentences() -> None:
         if mistake is None:
             previous(kind, error, trace)
         else:
-            print(f"error: {mistake}", file=sys.stderr)
+            print(f"error: {mistake}", file=sys.stderr, flush=True)
+            if not hasattr(sys, "ps1"):  # an ordinary exit aborts where MONAI's loading threads are still busy
+                os._exit(2)
 
     hook._kvseg_monai = True  # type: ignore[attr-defined]
     sys.excepthook = hook

@@ -47,9 +47,9 @@ def make_volume(seed: int, shape: tuple[int, int, int] = (70, 60, 6)) -> tuple[n
 
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six volumes of six patients with oblique, flipped and anisotropic affines, and their datalist."""
+    """Seven volumes of seven patients with oblique, flipped and anisotropic affines, and their datalist."""
     folder = tmp_path_factory.mktemp("tiny_dataset")
-    sections = {"training": range(4), "validation": range(4, 5), "test": range(5, 6)}
+    sections = {"training": range(4), "validation": range(4, 6), "test": range(6, 7)}
     datalist = {"labels": {"0": "background", "1": "large_bowel", "2": "small_bowel", "3": "stomach"}}
     turn = np.array([[0.98, -0.199, 0], [0.199, 0.98, 0], [0, 0, 1]])
     for section, numbers in sections.items():
