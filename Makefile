@@ -35,19 +35,22 @@ demo/raw: | $(VENV)/installed
 demo/data/datalist.json: | demo/raw
 	$(RUN) -m data_prep.uw_madison --source demo/raw --target demo/data
 
-demo/models/model.pt: | demo/data/datalist.json
+# Stamps, since an interrupted training leaves weights too; it goes on where it stopped.
+demo/.trained: | demo/data/datalist.json
 	$(RUN) -m monai.bundle run --config_file $(BUNDLE)/configs/train.json --dataset_dir demo/data $(COMMON) \
-	  --output_dir demo/training --max_epochs 30 --val_interval 5 --slices_per_volume 8
+	  --output_dir demo/training --max_epochs 30 --val_interval 5 --slices_per_volume 8 --resume true
+	@touch $@
 
-demo/evaluation/metrics.json: | demo/models/model.pt
+demo/evaluation/metrics.json: | demo/.trained
 	$(RUN) -m monai.bundle run --config_file $(BUNDLE)/configs/evaluate.json --dataset_dir demo/data $(COMMON) \
 	  --output_dir demo/evaluation
 
-demo/label_maps: | demo/models/model.pt
+demo/.segmented: | demo/.trained
 	$(RUN) -m monai.bundle run --config_file $(BUNDLE)/configs/inference.json --dataset_dir demo/data $(COMMON) \
 	  --output_dir demo/label_maps
+	@touch $@
 
-demo/report.html: | demo/evaluation/metrics.json demo/label_maps
+demo/report.html: | demo/evaluation/metrics.json demo/.segmented
 	$(RUN) -m kvseg_monai.report --evaluation demo/evaluation --training demo/training --target demo/report.html
 
 test: install

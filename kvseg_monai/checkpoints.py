@@ -72,9 +72,10 @@ class LoadWeights:
 class Checkpoints:
     """Handler that writes ``model.pt`` (best validation score) and ``last.pt`` (all that a resumed run needs).
 
-    Both appear only when whole, after every epoch, so that a run may be killed at any time. With ``resume`` a run
-    goes on from ``last.pt``, the best score so far included, where MONAI's ``CheckpointSaver`` would let the first
-    epoch after a resume replace a better model. Without it, weights of an earlier run are renamed, not overwritten.
+    Both appear only when whole, after every epoch that was validated and at the end, so that a run may be killed at
+    any time. With ``resume`` a run goes on from ``last.pt``, the best score so far included, where MONAI's
+    ``CheckpointSaver`` would let the first epoch after a resume replace a better model. Without it, weights of an
+    earlier run are renamed, not overwritten. A run without any score keeps its last weights as the model.
 
     Args:
         folder: where the two files are.
@@ -131,9 +132,13 @@ class Checkpoints:
         if not _is_first_process():
             return
         score = self._score(engine)
+        at_end = engine.state.epoch >= engine.state.max_epochs
+        if score is None and not at_end:
+            return
         weights = self.network.state_dict()
-        if score is not None and score > self.best:
-            self.best = score
+        better = score is not None and score > self.best
+        if better or (at_end and self.best == -float("inf")):
+            self.best = score if better else self.best
             _save_whole(weights, self.folder / BEST)
         state = {name: part.state_dict() for name, part in self.parts.items()}
         progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "best": self.best}

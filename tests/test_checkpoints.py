@@ -96,6 +96,11 @@ def test_a_score_that_is_not_a_number_is_never_the_best(tmp_path):
     assert saved(tmp_path) == 1
 
 
+def test_a_run_without_a_score_keeps_its_last_weights(tmp_path):
+    train(tmp_path, [float("nan"), float("nan")])
+    assert saved(tmp_path) == 2
+
+
 def test_earlier_weights_are_renamed_not_overwritten(tmp_path):
     train(tmp_path, [0.1, 0.2])
     train(tmp_path, [0.3])

@@ -143,3 +143,18 @@ def test_wrong_image_sizes_are_refused(img_size):
 def test_an_input_off_the_grid_is_refused_with_the_nearest_size():
     with pytest.raises(ValueError, match=r"the input is 60 x 64; each side must be a multiple of 16.*64 x 64"):
         build()(image(60, 64))
+
+
+GOLDEN = {  # mean and standard deviation of the logits, by torch 2.13.0
+    "qkv": (-0.013457, 0.067167),
+    "kv": (-0.024241, 0.070885),
+    "kv_pos": (-0.024239, 0.070868),
+}
+
+
+@pytest.mark.parametrize("kind", GOLDEN)
+def test_golden_values(kind):
+    """A change of these numbers means that trained weights no longer do what they did."""
+    with torch.no_grad():
+        output = build(attention=kind).eval()(image())
+    assert (output.mean().item(), output.std().item()) == pytest.approx(GOLDEN[kind], rel=1e-3)
