@@ -29,7 +29,8 @@ def run_command(main: Callable[[], int | None]) -> None:
 def show_input_errors_as_sentences() -> None:
     """Make an uncaught :class:`InputError` print as one sentence, also under ``python -m monai.bundle run``.
 
-    Installed by the bundles' ``initialize`` section; the exit code is 2. Other exceptions go to the hook that was there before.
+    Installed by the bundles' ``initialize`` section; the exit code is 2. Other exceptions go to the hook that was
+    there before.
     """
     previous = sys.excepthook
     if getattr(previous, "_kvseg_monai", False):

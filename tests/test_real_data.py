@@ -14,7 +14,7 @@ CLASSES = ("large_bowel", "small_bowel", "stomach")
 
 
 def make_slices(source: Path, target: Path, count: int) -> Path:
-    """Turn labelled slices into volumes of one slice: ``count`` that show all organs to train on, another to validate."""
+    """Turn labelled slices into volumes of one slice: ``count`` with all organs to train on, another to validate."""
     with (source / "index.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if all(int(row[f"px_{name}"]) > 100 for name in CLASSES)]
     training, held_out = rows[:count], next(row for row in rows[count:] if row["patient"] != rows[0]["patient"])
