@@ -64,22 +64,23 @@ class ProgressBar:
         raise error
 
 
-def _richest_slice(item: dict[str, Any], key: str) -> Tensor:
-    """Return (1, C, Y, X): the slice of ``item[key]`` (C, X, Y, Z) that shows the most labels, upright."""
-    foreground = item["label"][1:].flatten(0, 2).sum(0)  # one-hot label (classes, X, Y, Z) -> (Z,)
-    return item[key][..., int(foreground.argmax())].transpose(1, 2)[None].float()
+def _label_map(labels: Tensor) -> Tensor:
+    """Turn one-hot labels (classes, X, Y, Z) into (1, X, Y, Z); a label map stays as it is."""
+    return labels.argmax(dim=0, keepdim=True) if labels.shape[0] > 1 else labels
 
 
-def _class_shades(one_hot: Tensor) -> Tensor:
-    """Turn one-hot (1, classes, Y, X) into one gray channel, a shade per class."""
-    return one_hot.argmax(dim=1, keepdim=True) / (one_hot.shape[1] - 1)
+def _shown_slice(volume: Tensor, label: Tensor) -> Tensor:
+    """Return (1, 1, Y, X): of ``volume`` (C, X, Y, Z) the slice that shows the most labels, upright."""
+    richest = int((_label_map(label) > 0).flatten(0, 2).sum(0).argmax())
+    return volume[None, :1, ..., richest].transpose(2, 3).float()
 
 
 def shown_image_and_label(batch: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
-    """Pick the image and label that TensorBoard shows from a validated batch."""
-    return _richest_slice(batch[0], "image")[:, :1], _class_shades(_richest_slice(batch[0], "label"))
+    """Pick the image and the label that TensorBoard shows from a validated batch, (1, 1, Y, X) each."""
+    label = batch[0]["label"]
+    return _shown_slice(batch[0]["image"], label), _shown_slice(_label_map(label), label)
 
 
 def shown_prediction(output: list[dict[str, Any]]) -> Tensor:
-    """Pick the prediction that TensorBoard shows beside it."""
-    return _class_shades(_richest_slice(output[0], "pred"))
+    """Pick the prediction that TensorBoard shows beside them, (1, 1, Y, X)."""
+    return _shown_slice(_label_map(output[0]["pred"]), output[0]["label"])
