@@ -3,9 +3,9 @@
 from importlib import import_module
 from typing import Any
 
-_MODULES = {"SETR": "setr", "TransUNet": "transunet"}
+_MODULES = {"CvT": "cvt", "SETR": "setr", "TransUNet": "transunet"}
 
-__all__ = ["SETR", "TransUNet"]  # noqa: RUF022
+__all__ = ["CvT", "SETR", "TransUNet"]  # noqa: RUF022
 
 
 def __getattr__(name: str) -> Any:
