@@ -9,10 +9,15 @@ from typing import Any
 
 from kvseg_monai._version import __version__
 
-_NAMES = {"Attention": "kvseg_monai.blocks", "SETR": "kvseg_monai.nets"}
+_NAMES = {
+    "Attention": "kvseg_monai.blocks",
+    "CvT": "kvseg_monai.nets",
+    "SETR": "kvseg_monai.nets",
+    "TransUNet": "kvseg_monai.nets",
+}
 _MODULES = ("blocks", "checkpoints", "data", "errors", "metrics", "nets", "report", "scoring", "training", "transforms")
 
-__all__ = ["Attention", "SETR", "__version__"]  # noqa: RUF022
+__all__ = ["Attention", "CvT", "SETR", "TransUNet", "__version__"]  # noqa: RUF022
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+pytest.register_assert_rewrite("net_contract")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -1,18 +1,22 @@
 """Building blocks: composed attention, its positional parts, the transformer block, convolutions."""
 
-from kvseg_monai.blocks.attention import ATTENTION_KINDS, Attention, LinearProjection, build_attention
+from kvseg_monai.blocks.attention import ATTENTION_KINDS, Attention, LinearProjection, Subsample, build_attention
 from kvseg_monai.blocks.convolution import ConvNormReLU, upsample
+from kvseg_monai.blocks.cvt import ConvEmbedding, ConvProjection
 from kvseg_monai.blocks.position import KeyBias, RelativePosition
 from kvseg_monai.blocks.transformer import PatchEmbedding, TransformerBlock
 
 __all__ = [
     "ATTENTION_KINDS",
     "Attention",
+    "ConvEmbedding",
     "ConvNormReLU",
+    "ConvProjection",
     "KeyBias",
     "LinearProjection",
     "PatchEmbedding",
     "RelativePosition",
+    "Subsample",
     "TransformerBlock",
     "build_attention",
     "upsample",

@@ -1,10 +1,11 @@
 """Multi-head self-attention composed of parts: with or without its own query, value and positional part.
 
-Shapes: B batch, N = H * W tokens on a grid (H, W), C channels, h heads, D = C / h.
+Shapes: B batch, N = H * W tokens on a grid (H, W), M <= N attended keys, C channels, h heads, D = C / h.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
@@ -21,6 +22,23 @@ class LinearProjection(nn.Linear):
         return F.linear(tokens, self.weight, self.bias)
 
 
+class Subsample(nn.Module):
+    """Keep the tokens of every ``stride``-th row and column, from the first on: (B, H * W, C) -> (B, M, C).
+
+    These are the places where a convolution of odd kernel, padded to keep the grid, is evaluated at that stride, so
+    sub-sampling its output at stride 1 is the strided convolution with the same weights.
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Thin out ``tokens`` that lie on ``grid`` (H, W); M = ceil(H / stride) * ceil(W / stride)."""
+        image = tokens.unflatten(1, [grid[0], grid[1]])  # (B, N, C) -> (B, H, W, C)
+        return image[:, :: self.stride, :: self.stride].flatten(1, 2)
+
+
 class Attention(nn.Module):
     r"""Self-attention whose query, value and position are optional.
 
@@ -34,9 +52,12 @@ class Attention(nn.Module):
     Args:
         channels: C, a multiple of ``num_heads``.
         num_heads: h.
-        key: projection called as ``key(tokens, grid)``, (B, N, C) -> (B, N, C).
-        query: likewise; None reuses the key.
-        value: likewise; None reuses the key.
+        key: projection called as ``key(tokens, grid)``, (B, N, C) -> (B, M, C), or (B, N, C) where it is the query
+            too; the linear projection has M = N.
+        query: likewise, to (B, N, C); None reuses the key.
+        value: likewise, to (B, M, C); None reuses the attended keys.
+        reduction: called as ``reduction(keys, grid)``, (B, N, C) -> (B, M, C): thins the keys out to the attended
+            ones after the query has been taken from them; None attends to every key.
         position: positional part (see :mod:`kvseg_monai.blocks.position`); None adds no position.
         dropout: rate on the attention weights and on the output, in training only.
 
@@ -52,6 +73,7 @@ class Attention(nn.Module):
         key: nn.Module,
         query: nn.Module | None = None,
         value: nn.Module | None = None,
+        reduction: nn.Module | None = None,
         position: nn.Module | None = None,
         dropout: float = 0.0,
     ) -> None:
@@ -61,7 +83,7 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.head_dim = channels // num_heads
         self.scale = self.head_dim**-0.5
-        self.query, self.key, self.value, self.position = query, key, value, position
+        self.query, self.key, self.value, self.reduction, self.position = query, key, value, reduction, position
         self.output = nn.Linear(channels, channels)
         self.dropout = dropout
 
@@ -70,9 +92,12 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Attend over ``tokens`` (B, N, C) that lie on ``grid`` (H, W) in row-major order; returns (B, N, C)."""
-        key = self._heads(self.key(tokens, grid))
-        query = key if self.query is None else self._heads(self.query(tokens, grid))
-        value = key if self.value is None else self._heads(self.value(tokens, grid))
+        key = self.key(tokens, grid)
+        query = key if self.query is None else self.query(tokens, grid)
+        if self.reduction is not None:
+            key = self.reduction(key, grid)
+        value = key if self.value is None else self.value(tokens, grid)
+        query, key, value = self._heads(query), self._heads(key), self._heads(value)
         mask: Tensor | None = None
         if self.position is not None:
             query, key, value, mask = self.position(query, key, value, grid=grid, scale=self.scale)
@@ -84,15 +109,16 @@ class Attention(nn.Module):
 
 @dataclass(frozen=True)
 class Kind:
-    """Which parts an attention kind has; ``position`` is called with ``head_dim`` and ``grid``."""
+    """Which parts an attention kind has; ``position`` is called with ``head_dim``, ``grid`` and ``key_stride``."""
 
     query: bool
     value: bool
     position: Callable[..., nn.Module] | None = None
 
 
-def _key_bias(*, head_dim: int, grid: tuple[int, int]) -> KeyBias:
-    return KeyBias(grid=grid)  # one bias per key, shared by the heads, so it does not depend on D
+def _key_bias(*, head_dim: int, grid: tuple[int, int], key_stride: int) -> KeyBias:
+    attended = (-(-grid[0] // key_stride), -(-grid[1] // key_stride))
+    return KeyBias(grid=attended)  # one bias per key, shared by the heads, so it does not depend on D
 
 
 ATTENTION_KINDS: dict[str, Kind] = {
@@ -111,7 +137,8 @@ def build_attention(
     num_heads: int,
     *,
     grid: tuple[int, int],
-    projection: Callable[[int, int], Any] = LinearProjection,
+    projection: Callable[..., Any] = LinearProjection,
+    key_stride: int = 1,
     dropout: float = 0.0,
 ) -> Attention:
     """Build the attention that a kind's name stands for; a name lists the projections that exist.
@@ -121,7 +148,10 @@ def build_attention(
         channels: C.
         num_heads: h.
         grid: (H, W), the token grid at the reference image size.
-        projection: called as ``projection(C, C)`` once for each projection of the kind.
+        projection: called as ``projection(C, C)`` once for each projection of the kind, and with ``stride=key_stride``
+            for the keys and values of a larger stride.
+        key_stride: keys and values lie on every ``key_stride``-th row and column of the grid. A key that is its own
+            query is projected at stride 1 and then thinned out, since a query must exist for every token.
         dropout: see :class:`Attention`.
 
     Raises:
@@ -130,12 +160,14 @@ def build_attention(
     if kind not in ATTENTION_KINDS:
         raise ValueError(f"attention is {kind!r}; it must be one of {', '.join(ATTENTION_KINDS)}")
     parts = ATTENTION_KINDS[kind]
+    attended = projection if key_stride == 1 else partial(projection, stride=key_stride)
     return Attention(
         channels,
         num_heads,
         query=projection(channels, channels) if parts.query else None,
-        key=projection(channels, channels),
-        value=projection(channels, channels) if parts.value else None,
-        position=parts.position and parts.position(head_dim=channels // num_heads, grid=grid),
+        key=attended(channels, channels) if parts.query else projection(channels, channels),
+        value=attended(channels, channels) if parts.value else None,
+        reduction=Subsample(key_stride) if key_stride > 1 and not parts.query else None,
+        position=parts.position and parts.position(head_dim=channels // num_heads, grid=grid, key_stride=key_stride),
         dropout=dropout,
     )

@@ -1,11 +1,13 @@
 """Positional parts of attention: each folds its logits into one fused attention call, with no N x N tensor.
 
-Shapes: B batch, N = H * W tokens on a grid (H, W) in row-major order, h heads, D channels per head.
+Shapes: B batch, N = H * W tokens on a grid (H, W) in row-major order, M attended keys (M = N unless they are thinned
+out), h heads, D channels per head.
 
 A positional part is called as ``query, key, value, mask = part(query, key, value, grid=(H, W), scale=scale)`` on
-tensors of shape (B, h, N, D). It may widen the three by extra channels (the attention cuts the output back to D) and
-it may return an additive ``mask`` that broadcasts to (B, h, N, N). ``scale`` is the factor that the attention applies
-to the dot products, so a part that folds unscaled logits into extra channels divides by it.
+a query of shape (B, h, N, D), a key and a value of shape (B, h, M, D). It may widen the three by extra channels (the
+attention cuts the output back to D) and it may return an additive ``mask`` that broadcasts to (B, h, N, M). ``scale``
+is the factor that the attention applies to the dot products, so a part that folds unscaled logits into extra channels
+divides by it.
 """
 
 import math
@@ -39,11 +41,12 @@ class KeyBias(nn.Module):
     .. math:: \mathrm{logits}_{ij} = a \, s_{ij} + g_j, \quad a = \sum w, \quad g_j = w_{\mathrm{key\ part}} \cdot P_j
 
     Deviations from the source, ours: w starts at 1 / m, so that a = 1 (the usual symmetric start makes half of the
-    temperatures negative); b is left out because no gradient ever reaches it.
+    temperatures negative); b is left out because no gradient ever reaches it. Where the keys are thinned out, j counts
+    the attended keys.
 
     Args:
         channels: m, the number of channels of P.
-        grid: (H, W) for which the encoding is kept ready; any other grid works and is encoded on the fly.
+        grid: (H, W) of the keys for which the encoding is kept ready; any other works and is encoded on the fly.
     """
 
     def __init__(self, *, channels: int = 50, grid: tuple[int, int]) -> None:
@@ -72,7 +75,7 @@ class KeyBias(nn.Module):
         channel, q' = [a q, 1 / scale] and k' = [k, g], training stays fused too. Both are the same function.
         """
         query = query * self.temperature()
-        bias = self.bias(grid[0] * grid[1])
+        bias = self.bias(key.shape[2])
         if not self.training:
             return query, key, value, bias.to(query.dtype)[None, None, None]
         constant = torch.full_like(query[..., :1], 1.0 / scale)
@@ -81,7 +84,7 @@ class KeyBias(nn.Module):
 
 
 class RelativePosition(nn.Module):
-    r"""Decomposed relative position on the image grid, folded into H + W extra channels.
+    r"""Decomposed relative position on the image grid, folded into one extra channel per row and per column.
 
     .. math:: \mathrm{bias}_{ij} = q_i \cdot R_h[\mathrm{row}_i - \mathrm{row}_j] + q_i \cdot R_w[\mathrm{col}_i -
               \mathrm{col}_j]
@@ -93,10 +96,12 @@ class RelativePosition(nn.Module):
     Args:
         head_dim: D.
         grid: (H, W) for which the tables are sized; for other grids they are interpolated linearly.
+        key_stride: s when the keys lie on every s-th row and column: row r of the keys is row s * r of the grid.
     """
 
-    def __init__(self, *, head_dim: int, grid: tuple[int, int]) -> None:
+    def __init__(self, *, head_dim: int, grid: tuple[int, int], key_stride: int = 1) -> None:
         super().__init__()
+        self.key_stride = key_stride
         self.rows = nn.Parameter(torch.zeros(2 * grid[0] - 1, head_dim))
         self.columns = nn.Parameter(torch.zeros(2 * grid[1] - 1, head_dim))
         nn.init.trunc_normal_(self.rows, std=0.02)
@@ -111,13 +116,15 @@ class RelativePosition(nn.Module):
         return offsets[index[:, None] - index[None, :] + size - 1]
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, *, grid: tuple[int, int], scale: float) -> Folded:
-        """Append the H + W channels to query and key; pad the value, since fused kernels want one width."""
-        height, width = grid
-        image = query.unflatten(2, [height, width])  # (B, h, N, D) -> (B, h, H, W, D)
-        by_row = torch.einsum("bhrcd,rkd->bhrck", image, self._table(self.rows, height).to(query.dtype))
-        by_column = torch.einsum("bhrcd,ckd->bhrck", image, self._table(self.columns, width).to(query.dtype))
-        products = torch.cat((by_row, by_column), -1).flatten(2, 3) / scale  # (B, h, N, H + W)
-        row = torch.eye(height, dtype=key.dtype, device=key.device).repeat_interleave(width, 0)  # (N, H)
-        column = torch.eye(width, dtype=key.dtype, device=key.device).repeat(height, 1)  # (N, W)
+        """Append a channel per row and column of keys to query and key; pad the value, fused kernels want one width."""
+        rows = self._table(self.rows, grid[0])[:, :: self.key_stride].to(query.dtype)  # (H, H', D)
+        columns = self._table(self.columns, grid[1])[:, :: self.key_stride].to(query.dtype)  # (W, W', D)
+        height, width = rows.shape[1], columns.shape[1]  # H' = ceil(H / s), W' = ceil(W / s)
+        image = query.unflatten(2, [grid[0], grid[1]])  # (B, h, N, D) -> (B, h, H, W, D)
+        by_row = torch.einsum("bhrcd,rkd->bhrck", image, rows)
+        by_column = torch.einsum("bhrcd,ckd->bhrck", image, columns)
+        products = torch.cat((by_row, by_column), -1).flatten(2, 3) / scale  # (B, h, N, H' + W')
+        row = torch.eye(height, dtype=key.dtype, device=key.device).repeat_interleave(width, 0)  # (M, H')
+        column = torch.eye(width, dtype=key.dtype, device=key.device).repeat(height, 1)  # (M, W')
         place = torch.cat((row, column), -1).expand(key.shape[0], key.shape[1], -1, -1)
         return torch.cat((query, products), -1), torch.cat((key, place), -1), F.pad(value, (0, height + width)), None

@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
-
-from kvseg_monai.nets.checks import choose, image_size, multiple_of
+from kvseg_monai.nets.checks import choose, image_size
+from kvseg_monai.nets.encoder_decoder import EncoderDecoder
 from kvseg_monai.nets.setr_decoders import DECODERS
 from kvseg_monai.nets.vit import ViTEncoder
 
@@ -17,7 +15,7 @@ PRESETS: dict[str, dict[str, int]] = {
 }
 
 
-class SETR(nn.Module):
+class SETR(EncoderDecoder):
     """Segmentation transformer with a choice of attention, size and decoder.
 
     Args:
@@ -49,7 +47,6 @@ class SETR(nn.Module):
         patch_size: int = 16,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
         choose("size", size, PRESETS)
         choose("decoder", decoder, DECODERS)
         if patch_size < 2 or patch_size & (patch_size - 1):
@@ -57,7 +54,7 @@ class SETR(nn.Module):
         preset = dict(PRESETS[size])
         decoder_channels = preset.pop("decoder_channels")
         levels = DECODERS[decoder].LEVELS
-        self.encoder = ViTEncoder(
+        encoder = ViTEncoder(
             in_channels,
             image_size(img_size, patch_size),
             attention=attention,
@@ -66,12 +63,7 @@ class SETR(nn.Module):
             dropout=dropout,
             **preset,
         )
-        self.decoder = DECODERS[decoder](
-            self.encoder.channels, out_channels, channels=decoder_channels, stride=self.encoder.stride
+        super().__init__(
+            encoder,
+            DECODERS[decoder](encoder.channels, out_channels, channels=decoder_channels, stride=encoder.stride),
         )
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Map (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
-        if not (torch.jit.is_scripting() or torch.jit.is_tracing()):
-            multiple_of(image.shape[2:], self.encoder.stride)
-        return self.decoder(self.encoder(image))

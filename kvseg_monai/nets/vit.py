@@ -1,19 +1,71 @@
-"""The vision transformer encoder: an image in, feature maps of chosen layers out."""
+"""Transformer encoders: a trunk over any embedding, and the plain vision transformer made of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
 from kvseg_monai.blocks import PatchEmbedding, TransformerBlock, build_attention
 
+_layer_norm = partial(nn.LayerNorm, eps=1e-6)
 
-class ViTEncoder(nn.Module):
+
+class TransformerTrunk(nn.Module):
+    """An embedding and a stack of transformer blocks, of which chosen ones hand out their output.
+
+    Args:
+        embedding: maps an image or feature map to tokens (B, N, C) and their grid (H, W).
+        blocks: called in turn as ``block(tokens, grid)``.
+        hidden_size: C, channels of the tokens.
+        stride: pixels of the input per token, per side.
+        out_layers: 1-based numbers of the blocks whose outputs are returned; None means the last one.
+        norm: called with C, makes the norm of each returned output.
+
+    Attributes:
+        channels: channels of each returned feature map.
+        stride: as above.
+    """
+
+    def __init__(
+        self,
+        embedding: nn.Module,
+        blocks: Iterable[nn.Module],
+        *,
+        hidden_size: int,
+        stride: int,
+        out_layers: Sequence[int] | None = None,
+        norm: Callable[[int], nn.Module] = _layer_norm,
+    ) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.blocks = nn.ModuleList(blocks)
+        self.out_layers = list(out_layers or (len(self.blocks),))
+        self.norms = nn.ModuleList(
+            norm(hidden_size) if number in self.out_layers else nn.Identity()
+            for number in range(1, len(self.blocks) + 1)
+        )
+        self.channels = (hidden_size,) * len(self.out_layers)
+        self.stride = stride
+        self.apply(_initialise)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Map (B, in_channels, H, W) to one normed feature map (B, C, H / stride, W / stride) per output layer."""
+        tokens, grid = self.embedding(image)
+        features: list[Tensor] = []
+        for index, (block, norm) in enumerate(zip(self.blocks, self.norms)):  # noqa: B905, TorchScript has no strict
+            tokens = block(tokens, grid)
+            if index + 1 in self.out_layers:
+                features.append(norm(tokens).transpose(1, 2).unflatten(2, [grid[0], grid[1]]))
+        return features
+
+
+class ViTEncoder(TransformerTrunk):
     """A plain vision transformer (Dosovitskiy et al., arXiv 2010.11929) without class token.
 
     SETR's official encoder drops its class token before the first block, so leaving it out changes nothing.
 
     Args:
-        in_channels: channels of the image.
+        in_channels: channels of the image or feature map.
         img_size: (H, W) in pixels for which positions are learned; other multiples of the patch size interpolate.
         attention: attention kind, a name in ``kvseg_monai.blocks.ATTENTION_KINDS``.
         hidden_size: C, channels of the tokens.
@@ -21,12 +73,8 @@ class ViTEncoder(nn.Module):
         num_heads: h.
         mlp_ratio: width of the MLP's hidden layer as a multiple of C.
         patch_size: side of a patch in pixels.
-        out_layers: 1-based numbers of the blocks whose outputs are returned; None means the last one.
+        out_layers: see :class:`TransformerTrunk`.
         dropout: rate in the embedding, the attention and the MLP, in training only.
-
-    Attributes:
-        channels: channels of each returned feature map.
-        stride: pixels per token, per side.
     """
 
     def __init__(
@@ -43,36 +91,22 @@ class ViTEncoder(nn.Module):
         out_layers: Sequence[int] | None = None,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
         grid = (img_size[0] // patch_size, img_size[1] // patch_size)
-        self.out_layers = list(out_layers or (num_layers,))
-        self.channels = (hidden_size,) * len(self.out_layers)
-        self.stride = patch_size
-        self.embedding = PatchEmbedding(in_channels, hidden_size, patch_size=patch_size, grid=grid, dropout=dropout)
-        self.blocks = nn.ModuleList(
-            TransformerBlock(
-                build_attention(attention, hidden_size, num_heads, grid=grid, dropout=dropout),
-                channels=hidden_size,
-                mlp_channels=mlp_ratio * hidden_size,
-                dropout=dropout,
-            )
-            for _ in range(num_layers)
+        super().__init__(
+            PatchEmbedding(in_channels, hidden_size, patch_size=patch_size, grid=grid, dropout=dropout),
+            (
+                TransformerBlock(
+                    build_attention(attention, hidden_size, num_heads, grid=grid, dropout=dropout),
+                    channels=hidden_size,
+                    mlp_channels=mlp_ratio * hidden_size,
+                    dropout=dropout,
+                )
+                for _ in range(num_layers)
+            ),
+            hidden_size=hidden_size,
+            stride=patch_size,
+            out_layers=out_layers,
         )
-        self.norms = nn.ModuleList(
-            nn.LayerNorm(hidden_size, eps=1e-6) if number in self.out_layers else nn.Identity()
-            for number in range(1, num_layers + 1)
-        )
-        self.apply(_initialise)
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Map (B, in_channels, H, W) to one normed feature map (B, C, H / stride, W / stride) per output layer."""
-        tokens, grid = self.embedding(image)
-        features: list[Tensor] = []
-        for index, (block, norm) in enumerate(zip(self.blocks, self.norms)):  # noqa: B905, TorchScript has no strict
-            tokens = block(tokens, grid)
-            if index + 1 in self.out_layers:
-                features.append(norm(tokens).transpose(1, 2).unflatten(2, [grid[0], grid[1]]))
-        return features
 
 
 def _initialise(module: nn.Module) -> None:
