@@ -10,7 +10,19 @@ from typing import Any
 from kvseg_monai._version import __version__
 
 _NAMES = {"Attention": "kvseg_monai.blocks", "SETR": "kvseg_monai.nets"}
-_MODULES = ("blocks", "checkpoints", "data", "errors", "metrics", "nets", "report", "scoring", "training", "transforms")
+_MODULES = (
+    "blocks",
+    "checkpoints",
+    "convert",
+    "data",
+    "errors",
+    "metrics",
+    "nets",
+    "report",
+    "scoring",
+    "training",
+    "transforms",
+)
 
 __all__ = ["Attention", "SETR", "__version__"]  # noqa: RUF022
 
