@@ -107,9 +107,9 @@ def test_shapes_and_counts(name, attention, warm_start):
     assert attentions(network) == []
     assert not any(module.training for module in network.modules())
     rows = str(summary).splitlines()
-    assert len(rows) == len(sources) + 2
+    assert len(rows) == len(sources) + 2 + len(summary.left_alone)  # monai < 1.5 keeps an idle cross-attention
     assert rows[1].startswith(summary.blocks[0].name)
-    assert f"{before - saved:,}" in rows[-1]
+    assert f"{before - saved:,}" in rows[len(sources) + 1]
 
 
 @pytest.mark.parametrize("warm_start", [True, False])
@@ -129,7 +129,8 @@ def test_every_new_parameter_gets_a_gradient(name, attention, warm_start):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_shared_query_and_key_convert_exactly(name):
-    network, x = build(name, qkv_bias=True).eval(), image(name)
+    options = {} if "swin" in name else {"qkv_bias": True}  # Swin has biases by default
+    network, x = build(name, **options).eval(), image(name)
     share_query_and_key(network)
     with torch.no_grad():
         expected = logits(network(x))

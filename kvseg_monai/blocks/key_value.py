@@ -47,7 +47,8 @@ class KeyValueSABlock(nn.Module):
         self.num_heads, self.head_dim, self.scale = source.num_heads, source.dim_head, source.scale
         self.key, self.value, self.position = key, value, position
         self.rel_positional_embedding = source.rel_positional_embedding
-        self.out_proj, self.drop_output = source.out_proj, source.drop_output
+        self.out_proj = source.out_proj if getattr(source, "include_fc", True) else nn.Identity()  # idle in monai 1.4
+        self.drop_output = source.drop_output
         self.dropout = source.drop_weights.p
         self.causal, self.save_attn, self.attention_dtype = source.causal, source.save_attn, source.attention_dtype
         self.use_flash_attention = getattr(source, "use_flash_attention", False)  # here: what attn_mask means
