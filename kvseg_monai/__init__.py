@@ -5,6 +5,7 @@ torch, start at once.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from kvseg_monai._version import __version__
@@ -15,7 +16,6 @@ _NAMES = {
     "SETR": "kvseg_monai.nets",
     "TransUNet": "kvseg_monai.nets",
 }
-_MODULES = ("blocks", "checkpoints", "data", "errors", "metrics", "nets", "report", "scoring", "training", "transforms")
 
 __all__ = ["Attention", "CvT", "SETR", "TransUNet", "__version__"]  # noqa: RUF022
 
@@ -23,6 +23,7 @@ __all__ = ["Attention", "CvT", "SETR", "TransUNet", "__version__"]  # noqa: RUF0
 def __getattr__(name: str) -> Any:
     if name in _NAMES:
         return getattr(import_module(_NAMES[name]), name)
-    if name in _MODULES:  # bundle configurations say `$import kvseg_monai` and then `kvseg_monai.data`
-        return import_module(f"kvseg_monai.{name}")
+    module = f"{__name__}.{name}"  # bundle configurations say `$import kvseg_monai` and then `kvseg_monai.data`
+    if not name.startswith("_") and find_spec(module):
+        return import_module(module)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
