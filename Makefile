@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 BUNDLE = bundles/setr_kv_segmentation
-# Small enough for a laptop: 3 mm pixels on a 128 x 128 canvas.
-SMALL = --network_def\#size tiny --network_def\#patch_size 8 --image_size "[128,128]" --spacing "[3.0,3.0]"
+# Small enough for a laptop: 3 mm pixels on a canvas of 128 x 96.
+SMALL = --network_def\#size tiny --network_def\#patch_size 8 --image_size "[128,96]" --spacing "[3.0,3.0]"
 COMMON = --bundle_root $(BUNDLE) --ckpt_dir demo/models $(SMALL)
 
 .PHONY: demo test check install render clean-demo
@@ -30,7 +30,7 @@ demo: demo/report.html
 
 demo/raw: | $(VENV)/installed
 	@mkdir -p demo
-	$(RUN) -m data_prep.phantom --target demo/raw --scans 16 --slices 32
+	$(RUN) -m data_prep.phantom --target demo/raw --scans 24 --slices 16
 
 demo/data/datalist.json: | demo/raw
 	$(RUN) -m data_prep.uw_madison --source demo/raw --target demo/data
@@ -38,7 +38,7 @@ demo/data/datalist.json: | demo/raw
 # Stamps, since an interrupted training leaves weights too; it goes on where it stopped.
 demo/.trained: | demo/data/datalist.json
 	$(RUN) -m monai.bundle run --config_file $(BUNDLE)/configs/train.json --dataset_dir demo/data $(COMMON) \
-	  --output_dir demo/training --max_epochs 30 --val_interval 5 --slices_per_volume 8 --resume true
+	  --output_dir demo/training --max_epochs 140 --val_interval 14 --slices_per_volume 2 --resume true
 	@touch $@
 
 demo/evaluation/metrics.json: | demo/.trained
