@@ -99,8 +99,8 @@ def draw_patients(patients: Mapping[str, Mapping[str, float | None]], class_name
     return _as_source(figure)
 
 
-def draw_curve(points: Sequence[tuple[int, float]], *, colour: str = "#1f6f8b") -> str:
-    """One training scalar over its steps; a running mean is laid over long, noisy ones."""
+def draw_curve(points: Sequence[tuple[int, float]], *, unit: str = "step", colour: str = "#1f6f8b") -> str:
+    """One training scalar over its steps, or another unit; a running mean is laid over long, noisy ones."""
     steps, values = np.array(points, dtype=float).reshape(-1, 2).T
     figure = Figure(figsize=(4.8, 2.5), layout="constrained")
     axes = figure.subplots()
@@ -109,7 +109,7 @@ def draw_curve(points: Sequence[tuple[int, float]], *, colour: str = "#1f6f8b") 
     if width > 3:
         smooth = np.convolve(values, np.ones(width) / width, mode="valid")
         axes.plot(steps[width // 2 : width // 2 + len(smooth)], smooth, color=colour, linewidth=1.8)
-    axes.set_xlabel("step")
+    axes.set_xlabel(unit)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _tidy(axes, grid="y")
     return _as_source(figure)

@@ -141,7 +141,11 @@ def _curves(training: str | os.PathLike[str] | None) -> list[dict[str, str]]:
     scalars = read_scalars(training) if training else {}
     known = list(CURVE_TITLES)
     order = sorted(scalars, key=lambda tag: (known.index(tag) if tag in known else len(known), tag))
-    return [{"title": CURVE_TITLES.get(t, t), "src": figures.draw_curve(scalars[t])} for t in order[:MAX_CURVES]]
+    units = {tag: "epoch" if tag.startswith("val_") else "step" for tag in order}  # as MONAI's handlers count them
+    return [
+        {"title": CURVE_TITLES.get(t, t), "src": figures.draw_curve(scalars[t], unit=units[t])}
+        for t in order[:MAX_CURVES]
+    ]
 
 
 def _per_patient(metrics: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:

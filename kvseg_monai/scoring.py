@@ -70,7 +70,10 @@ class ScoreVolumes:
 
     def score(self, engine: Engine) -> None:
         """Score the cases of one batch."""
-        self._cases.extend(self._score_item(item) for item in engine.state.output)
+        inputs = engine.state.batch  # MONAI's evaluators keep the patient there, and not in the output
+        inputs = inputs if isinstance(inputs, list) else [{}] * len(engine.state.output)
+        items = ({**given, **made} for given, made in zip(inputs, engine.state.output, strict=True))
+        self._cases.extend(self._score_item(item) for item in items)
 
     def finish(self, engine: Engine) -> None:
         """Summarise over all processes; write, log and publish."""

@@ -7,10 +7,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from support import ROOT, make_volume
 
 pytest.register_assert_rewrite("net_contract")
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -32,21 +31,6 @@ def schema() -> Path:
     return path
 
 
-def make_volume(seed: int, shape: tuple[int, int, int] = (70, 60, 6)) -> tuple[np.ndarray, np.ndarray]:
-    """A body with three bright balls, one per class, and two empty slices; int16 image and uint8 labels."""
-    rng = np.random.default_rng(seed)
-    x, y, z = np.meshgrid(*(np.arange(side) for side in shape), indexing="ij")
-    body = ((x - shape[0] / 2) / (0.42 * shape[0])) ** 2 + ((y - shape[1] / 2) / (0.4 * shape[1])) ** 2 < 1
-    image = 300.0 * body
-    label = np.zeros(shape, np.uint8)
-    for value, place in enumerate(((0.35, 0.4), (0.6, 0.35), (0.5, 0.65)), start=1):
-        centre = np.array(place) * shape[:2] + rng.uniform(-2, 2, 2)
-        ball = ((x - centre[0]) ** 2 + (y - centre[1]) ** 2 < 36) & (z >= 2)
-        image[ball] = 400 + 150 * value
-        label[ball] = value
-    return (image + rng.normal(0, 15, shape)).clip(0).astype(np.int16), label
-
-
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven volumes of seven patients with oblique, flipped and anisotropic affines, and their datalist."""
@@ -60,7 +44,7 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
             affine = np.eye(4)
             affine[:3, :3] = turn @ np.diag([-1.5, -1.5, 3.0 if number % 2 else -3.0])
             affine[:3, 3] = (50, 40, number)
-            entry = {"patient": f"case{number}"}
+            entry = {"patient": f"person{number}"}
             for kind, array in zip(("image", "label"), make_volume(number), strict=True):
                 entry[kind] = f"{kind}s/case{number}.nii.gz"
                 (folder / f"{kind}s").mkdir(exist_ok=True)

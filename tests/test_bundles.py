@@ -10,19 +10,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-import yaml
-from conftest import ROOT
 from monai.bundle import ConfigParser, create_workflow
 from oracles import IntensityOracle
+from support import BUNDLES, ROOT, config
 
-BUNDLES = list(yaml.safe_load((ROOT / "bundles" / "bundles.yaml").read_text())["bundles"])
 WORKFLOWS = {"train": "train", "evaluate": "inference", "inference": "inference"}
 HASH = "06954cad2cc5d3784e72077ac76f0fc8"
 TINY = {"network_def#size": "tiny", "image_size": [64, 64]}
-
-
-def config(bundle: str, name: str) -> str:
-    return str(ROOT / "bundles" / bundle / "configs" / f"{name}.json")
 
 
 def workflow(bundle: str, name: str, tmp_path: Path, dataset: Path, **overrides):

@@ -7,8 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from skimage.io import imread
-from test_bundles import BUNDLES
-from test_training import run
+from support import BUNDLES, run
 
 CLASSES = ("large_bowel", "small_bowel", "stomach")
 

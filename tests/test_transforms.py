@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import make_volume
 from monai.transforms import CropForegroundd
+from support import make_volume
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.transforms import CheckLabelsd, RandSlicesd, StackSlicesd, body_mask

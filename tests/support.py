@@ -1,0 +1,50 @@
+"""Helpers that several test files use: bundles on the command line, and MR-like volumes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+BUNDLES = list(yaml.safe_load((ROOT / "bundles" / "bundles.yaml").read_text())["bundles"])
+
+TINY = ("--network_def#size", "tiny", "--image_size", "[64,64]", "--slices_at_once", "4")
+
+
+def make_volume(seed: int, shape: tuple[int, int, int] = (70, 60, 6)) -> tuple[np.ndarray, np.ndarray]:
+    """A body with three bright balls, one per class, and two empty slices; int16 image and uint8 labels."""
+    rng = np.random.default_rng(seed)
+    x, y, z = np.meshgrid(*(np.arange(side) for side in shape), indexing="ij")
+    body = ((x - shape[0] / 2) / (0.42 * shape[0])) ** 2 + ((y - shape[1] / 2) / (0.4 * shape[1])) ** 2 < 1
+    image = 300.0 * body
+    label = np.zeros(shape, np.uint8)
+    for value, place in enumerate(((0.35, 0.4), (0.6, 0.35), (0.5, 0.65)), start=1):
+        centre = np.array(place) * shape[:2] + rng.uniform(-2, 2, 2)
+        ball = ((x - centre[0]) ** 2 + (y - centre[1]) ** 2 < 36) & (z >= 2)
+        image[ball] = 400 + 150 * value
+        label[ball] = value
+    return (image + rng.normal(0, 15, shape)).clip(0).astype(np.int16), label
+
+
+def config(bundle: str, name: str) -> str:
+    return str(ROOT / "bundles" / bundle / "configs" / f"{name}.json")
+
+
+def command(bundle: str, name: str, *overrides: str) -> list[str]:
+    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", config(bundle, name), *TINY, *overrides]
+
+
+def run(bundle: str, name: str, folder: Path, dataset: Path, *overrides: str) -> subprocess.CompletedProcess:
+    """Run a bundle from an unrelated working directory; its weights and results go to ``folder``."""
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir(parents=True, exist_ok=True)
+    line = command(bundle, name, "--bundle_root", str(folder), "--dataset_dir", str(dataset), *overrides)
+    return subprocess.run(line, cwd=elsewhere, capture_output=True, text=True, check=False)
+
+
+def succeed(*arguments: str | Path) -> str:
+    result = run(*arguments)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stderr
