@@ -116,7 +116,7 @@ class Kind:
     position: Callable[..., nn.Module] | None = None
 
 
-def _key_bias(*, head_dim: int, grid: tuple[int, int], key_stride: int) -> KeyBias:
+def _key_bias(*, head_dim: int, grid: tuple[int, int], key_stride: int = 1) -> KeyBias:
     attended = (-(-grid[0] // key_stride), -(-grid[1] // key_stride))
     return KeyBias(grid=attended)  # one bias per key, shared by the heads, so it does not depend on D
 
