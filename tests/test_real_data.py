@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 from skimage.io import imread
 from support import BUNDLES, run
 
@@ -16,7 +17,8 @@ def make_slices(source: Path, target: Path, count: int) -> Path:
     """Turn labelled slices into one-slice volumes: ``count`` with two organs or more to train on, one to validate."""
     with (source / "index.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    training = [row for row in rows if sum(int(row[f"px_{name}"]) > 100 for name in CLASSES) >= 2][:count]
+    narrow = [row for row in rows if row["width"] == "266"]  # fits the canvas: nothing is tiled
+    training = [row for row in narrow if sum(int(row[f"px_{name}"]) > 100 for name in CLASSES) >= 2][:count]
     held_out = next(row for row in rows if row not in training)
     datalist: dict = {"training": [], "validation": []}
     for section, row in [("training", row) for row in training] + [("validation", held_out)]:
@@ -31,13 +33,25 @@ def make_slices(source: Path, target: Path, count: int) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_a_tiny_setr_kv_learns_eight_real_slices_by_heart(real_data, tmp_path):
     """Dice 0.95 on the original grid shows that image, label, geometry and score belong together."""
     (tmp_path / "data").mkdir()
     dataset = make_slices(real_data / "uwm_slices", tmp_path / "data", 8)
-    options = ["--image_size", "[272,240]", "--spacing", "[2.0,2.0]"]  # the widest slice fits: nothing is tiled
+    options = ["--image_size", "[272,272]"]
     still = [f"--train#slice_transforms#{number}#prob" for number in range(2, 6)]
-    training = ["--max_epochs", "220", "--val_interval", "220", "--volumes_per_batch", "8", "--slices_per_volume", "1"]
+    training = [
+        "--max_epochs",
+        "340",
+        "--val_interval",
+        "340",
+        "--learning_rate",
+        "0.0015",
+        "--volumes_per_batch",
+        "8",
+        "--slices_per_volume",
+        "1",
+    ]
     training += [word for option in still for word in (option, "0.0")]
     for name, extra in (("train", training), ("evaluate", ["--section", "training"])):
         result = run(BUNDLES[1], name, tmp_path, dataset, *options, *extra)
