@@ -1,7 +1,6 @@
 """Weights on disk: kept while training, found again after an interruption, and never guessed."""
 
 import logging
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from kvseg_monai.errors import InputError
+from kvseg_monai.files import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -165,12 +165,8 @@ def set_aside(folder: Path) -> None:
 
 
 def _save_whole(state: Mapping[str, Any], path: Path) -> None:
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        torch.save(state, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as temporary:
+        torch.save(state, temporary)
 
 
 def _unwrapped(network: nn.Module) -> nn.Module:

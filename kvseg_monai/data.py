@@ -16,6 +16,7 @@ from typing import Any
 from monai.data import NibabelWriter
 
 from kvseg_monai.errors import InputError
+from kvseg_monai.files import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -196,13 +197,8 @@ class AtomicNibabelWriter(NibabelWriter):
     """MONAI's NIfTI writer, but a file appears under its name only when it is whole."""
 
     def write(self, filename: str | os.PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
-        """Write next to ``filename`` first, then rename; a volume of one slice keeps its third axis."""
-        path = Path(filename)
+        """Write the whole file; a volume of one slice keeps its third axis."""
         if self.data_obj is not None and self.data_obj.ndim == 2:
             self.data_obj = self.data_obj[..., None]
-        partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-        try:
-            super().write(partial, verbose=verbose, **obj_kwargs)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(filename) as temporary:
+            super().write(temporary, verbose=verbose, **obj_kwargs)
