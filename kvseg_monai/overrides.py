@@ -38,6 +38,19 @@ def parse_with_overrides(parser: argparse.ArgumentParser, arguments: Sequence[st
     return parser.parse_args(arguments)
 
 
+def as_flag(value: bool | str, name: str) -> bool:
+    """Return a switch's value; ``--resume true`` on MONAI's command line arrives as the text "true".
+
+    Raises:
+        InputError: when it is neither true nor false.
+    """
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise InputError(f"--{name} is {value!r}; it must be true or false")
+    return value
+
+
 def apply_overrides(overrides: Mapping[str, Any], configs: Iterable[ConfigParser]) -> None:
     """Write each override into every configuration that has its key, in place.
 

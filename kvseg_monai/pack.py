@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import write_bytes
 from kvseg_monai._version import __version__
 from kvseg_monai.errors import InputError, run_command
+from kvseg_monai.files import whole_file
 from kvseg_monai.overrides import parse_with_overrides
 from kvseg_monai.packed_bundle import METADATA, SOURCES, checksum_line, packed_files, read_json
 
@@ -49,7 +49,7 @@ def pack(
     folder = _find_bundle(bundle)
     archive = Path(target) / f"{folder.name}_v{_checked_version(folder)}.zip"
     checksum = archive.with_name(f"{archive.name}.sha256")
-    if archive.parent.exists() and not archive.parent.is_dir():
+    if archive.parent.exists() and not archive.parent.is_dir():  # before the work, not after it
         raise InputError(f"--target {target} is a file; give a folder")
     for path in (archive, checksum):
         if path.exists() and not overwrite:
@@ -57,8 +57,9 @@ def pack(
     files = packed_files(folder, weights=weights, overrides=overrides or {}, dataset_dir=dataset_dir)
     data = _zipped({f"{folder.name}/{path}": content for path, content in files.items()})
     try:
-        write_bytes(archive, data)
-        write_bytes(checksum, checksum_line(data, archive.name))
+        for path, content in ((archive, data), (checksum, checksum_line(data, archive.name))):
+            with whole_file(path) as temporary:
+                temporary.write_bytes(content)
     except OSError as error:
         raise InputError(f"{archive} cannot be written ({error.strerror}); give another --target") from error
     return archive
