@@ -28,9 +28,9 @@ FILES |= {"configs/logging.conf", "docs/README.md", "docs/data_license.txt", "LI
 SCHEMA_HASH = "06954cad2cc5d3784e72077ac76f0fc8"
 
 
-def save_weights(path: Path, out_channels: int = 4, *, in_channels: int = 1, **options) -> Path:
+def save_weights(path: Path, out_channels: int = 4, *, net: str = "SETR", in_channels: int = 1, **options) -> Path:
     torch.manual_seed(0)
-    network = kvseg_monai.SETR(in_channels, out_channels, 64, size="tiny", **options)
+    network = getattr(kvseg_monai, net)(in_channels, out_channels, 64, size="tiny", **options)
     for parameter in network.decoder.parameters():  # as they start, one class wins everywhere
         torch.nn.init.normal_(parameter, std=0.3)
     torch.save(network.state_dict(), path)
@@ -187,8 +187,10 @@ def test_monai_verifies_what_was_packed(packed, schema, tmp_path):
 
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_every_bundle_can_be_packed(bundle, schema, tmp_path):
-    attention = bundle.removeprefix("setr_").removesuffix("_segmentation")
-    archive = pack(tmp_path, save_weights(tmp_path / "w.pt", attention=attention), bundle=ROOT / "bundles" / bundle)
+    network = json.loads(Path(config(bundle, "inference")).read_text())["network_def"]
+    net = network["_target_"].removeprefix("kvseg_monai.")
+    trained = save_weights(tmp_path / "w.pt", net=net, attention=network["attention"])
+    archive = pack(tmp_path, trained, bundle=ROOT / "bundles" / bundle)
     verify(unpack(archive, tmp_path), schema)
 
 
