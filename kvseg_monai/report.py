@@ -187,7 +187,12 @@ def _locate(path: str | None, evaluation: Path) -> str | None:
 def _manifest(evaluation: Path) -> dict[str, str]:
     scored = datetime.fromtimestamp((evaluation / "metrics.json").stat().st_mtime).astimezone()
     rows = {"Scored": f"{scored:%Y-%m-%d %H:%M %Z}", "Report made": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"}
-    rows |= {
+    return rows | versions()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this code and of what it computes with, by name."""
+    rows = {
         "kvseg_monai": __version__,
         "Commit": _commit() or "not in a git repository",
         "Python": platform.python_version(),

@@ -1,9 +1,12 @@
-"""What a training run needs beside MONAI's trainer: parameter groups and a progress bar with an estimate."""
+"""What a training run needs beside MONAI's trainer: parameter groups, a seed per epoch, a progress bar."""
 
 import sys
 from typing import Any
 
+import numpy as np
+import torch
 from ignite.engine import Engine, Events
+from monai.data import Dataset, set_rnd
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -14,6 +17,30 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
     for name, weight in network.named_parameters():
         (decayed if weight.ndim > 1 and "position" not in name else free).append(weight)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+
+
+class SeedEpochs:
+    """Handler that seeds the order of the data and the augmentation anew in each epoch, from the seed and the epoch.
+
+    What an epoch shows then depends on nothing else: not on how many random numbers the network drew for its weights,
+    so that two networks learn from the same batches, and not on an interruption, so that a resumed run does too.
+
+    Args:
+        dataset: whose random transforms are seeded; in worker processes MONAI's loader seeds them, from torch's.
+        seed: the run's.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def attach(self, engine: Engine) -> None:
+        """Seed on ``EPOCH_STARTED``, before the loader draws the epoch's order."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._seed)
+
+    def _seed(self, engine: Engine) -> None:
+        seed = int(np.random.SeedSequence([self.seed, engine.state.epoch]).generate_state(1)[0])  # no two epochs alike
+        torch.manual_seed(seed)
+        set_rnd(self.dataset, seed)
 
 
 class ProgressBar:

@@ -1,0 +1,49 @@
+"""Command line of the study."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from kvseg_monai.errors import InputError, run_command
+from kvseg_monai.study.plan import read_study, select
+from kvseg_monai.study.run import choose_device, run_study, stop_on_terminate
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Turn ``i/n`` into (i - 1, n)."""
+    first, slash, count = text.partition("/")
+    if slash and first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count):
+        return int(first) - 1, int(count)
+    raise InputError(f"--shard is {text!r}; it must be i/n with i from 1 to n, such as 1/2 and 2/2")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a study; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m kvseg_monai.study", description="Matched arms, honest statistics.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="make the arms that are not finished")
+    run.add_argument("--arms", nargs="+", default=[], metavar="GLOB", help="only these, such as 'setr-kv-*'")
+    run.add_argument("--shard", default="", metavar="I/N", help="every N-th arm from the I-th on (torchrun sets it)")
+    run.add_argument("--redo", action="store_true", help="make arms of another configuration again")
+    run.add_argument("--dataset_dir", metavar="DIR", help="folder with a datalist.json (default: the study's)")
+    run.add_argument("study", metavar="STUDY.yaml")
+    run.add_argument("--output_dir", metavar="DIR", help="where the arms are (default: the study's)")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    return run_arms(options)
+
+
+def run_arms(options: argparse.Namespace) -> int:
+    """Run the chosen arms of a study."""
+    study = read_study(options.study, dataset_dir=options.dataset_dir, output_dir=options.output_dir)
+    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    shard = parse_shard(options.shard) if options.shard else (rank, processes)
+    device = choose_device(int(os.environ.get("LOCAL_RANK", shard[0])))
+    stop_on_terminate()
+    return run_study(study, select(study.arms, options.arms, shard), device=device, redo=options.redo)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,183 @@
+"""One arm in a process of its own: ``python -m kvseg_monai.study.arm``, started by ``kvseg_monai.study run``.
+
+It trains and scores through the bundle's ``train.json`` and ``evaluate.json``, goes on where it was interrupted, and
+leaves in its folder: ``models/``, ``training/`` (TensorBoard), ``evaluation/`` (scores per case, label maps),
+``curve.csv``, ``results.csv`` (scores per patient), and last of all ``arm.json``, which says that it is finished.
+"""
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from ignite.engine import Engine, Events
+from monai.bundle import ConfigWorkflow, create_workflow
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from kvseg_monai.checkpoints import LAST
+from kvseg_monai.data import SECTIONS
+from kvseg_monai.errors import run_command
+from kvseg_monai.metrics import write_atomically
+from kvseg_monai.report import read_metrics, read_scalars, versions
+from kvseg_monai.study import results
+
+BUSY = 75  # exit code: another process has the arm in work
+EPOCH = "epoch "  # begins a line on stdout that tells how far the training is
+EPOCH_SECONDS = "epoch_seconds"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where an arm is made, from which bundle and data, on which device; ``configuration`` says what it is."""
+
+    folder: Path
+    bundle: Path
+    dataset_dir: Path
+    device: str
+    configuration: Mapping[str, Any]
+
+
+def open_workflow(job: Job, name: str, **extra: Any) -> ConfigWorkflow:
+    """Return the bundle's ``train`` or ``evaluate`` workflow with the arm's overrides; nothing is built yet."""
+    file = job.bundle / "configs" / f"{name}.json"
+    known = json.loads(file.read_text(encoding="utf-8"))
+    overrides = {key: value for key, value in job.configuration["overrides"].items() if key.split("#")[0] in known}
+    return create_workflow(
+        config_file=str(file),
+        workflow_type="train" if name == "train" else "inference",
+        bundle_root=str(job.bundle),
+        dataset_dir=str(job.dataset_dir),
+        ckpt_dir=str(job.folder / "models"),
+        output_dir=str(job.folder / ("training" if name == "train" else "evaluation")),
+        seed=job.configuration["seed"],
+        device=f"$torch.device('{job.device}')",
+        **{**overrides, **extra},
+    )
+
+
+@torch.no_grad()
+def start_alike(job: Job, network: nn.Module) -> None:
+    """Give each weight that the reference has too, by name and shape, the start that it has there.
+
+    Both draw from the same seed, but a network without a query draws fewer numbers, so all that follow would differ.
+    """
+    kind = {"network_def#attention": job.configuration["reference"]}
+    ours = "network_def#attention" in job.configuration["overrides"]
+    reference = open_workflow(job, "train", **(kind if ours else {})).parser.get_parsed_content("network_def")
+    own = network.state_dict()
+    for name, weight in reference.state_dict().items():
+        if name in own and own[name].shape == weight.shape:
+            own[name].copy_(weight)
+
+
+def open_training(job: Job) -> tuple[ConfigWorkflow, Engine]:
+    """Return the training workflow and its trainer, ready to run or to go on."""
+    workflow = open_workflow(job, "train", resume=True)
+    start_alike(job, workflow.parser.get_parsed_content("network"))
+    return workflow, workflow.parser.get_parsed_content("train#trainer")
+
+
+def train(job: Job) -> None:
+    """Train up to ``max_epochs``; each epoch is told on stdout and timed in TensorBoard, validation included."""
+    last = job.folder / "models" / LAST
+    done = torch.load(last, map_location="cpu", weights_only=True)["epoch"] if last.is_file() else 0
+    if done >= job.configuration["max_epochs"]:
+        return
+    workflow, trainer = open_training(job)
+    writer = SummaryWriter(str(job.folder / "training"))
+    clock = {"start": time.monotonic()}
+
+    def tell(engine: Engine) -> None:
+        now = time.monotonic()
+        writer.add_scalar(EPOCH_SECONDS, now - clock["start"], engine.state.epoch)
+        writer.flush()
+        clock["start"] = now
+        print(f"{EPOCH}{engine.state.epoch}", flush=True)
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, tell)
+    workflow.run()
+    writer.close()
+
+
+def evaluate(job: Job) -> float:
+    """Score the best weights on the test patients; return the seconds."""
+    workflow = open_workflow(job, "evaluate", section="test")
+    start = time.monotonic()
+    workflow.run()
+    return time.monotonic() - start
+
+
+def write_curve(folder: Path) -> dict[str, Any]:
+    """Write ``curve.csv`` from the TensorBoard events; return epochs, seconds and the best epoch."""
+    scalars = read_scalars(folder / "training")
+    seconds, dice = dict(scalars[EPOCH_SECONDS]), dict(scalars["val_mean_dice"])
+    lines = ["epoch,val_mean_dice,seconds", *(f"{e},{dice.get(e, '')},{s:.3f}" for e, s in seconds.items())]
+    write_atomically(folder / "curve.csv", "\n".join(lines) + "\n")
+    best = max(dice, key=dice.__getitem__)
+    return {
+        "epochs": max(seconds),
+        "training_seconds": round(sum(seconds.values()), 3),
+        "best_epoch": best,
+        "best_val_dice": dice[best],
+    }
+
+
+def count_parameters(job: Job) -> int:
+    """Return the number of trainable weights of the arm's network."""
+    network = open_workflow(job, "evaluate").parser.get_parsed_content("network_def")
+    return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Say on what an arm was computed."""
+    name = (
+        torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine()
+    )
+    return {"device": name, "threads": torch.get_num_threads(), "versions": versions()}
+
+
+def make(job: Job) -> None:
+    """Train, score, and write the arm's records, ``arm.json`` last."""
+    train(job)
+    seconds = evaluate(job)
+    metrics = read_metrics(job.folder / "evaluation" / "metrics.json")
+    identity = {key: job.configuration[key] for key in ("net", "attention", "seed")}
+    record = {
+        **identity,
+        "configuration_hash": results.digest(job.configuration),
+        "parameters": count_parameters(job),
+        **write_curve(job.folder),
+        "evaluation_seconds": round(seconds, 3),
+        **machine(job.device),
+        "patients": {section: len(job.configuration["split"][section]) for section in SECTIONS},
+        "test": metrics["mean"],
+    }
+    results.write_rows(job.folder / results.FILE, results.rows_of(metrics, record))
+    write_atomically(job.folder / results.RECORD, json.dumps(record, indent=1) + "\n")
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m kvseg_monai.study.arm", description=__doc__.splitlines()[0])
+    for name in ("folder", "bundle", "dataset_dir"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    configuration = json.loads((options.folder / results.CONFIGURATION).read_text(encoding="utf-8"))
+    try:
+        with FileLock(options.folder / results.LOCK, timeout=0):
+            make(Job(**vars(options), configuration=configuration))
+    except Timeout:
+        return BUSY
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

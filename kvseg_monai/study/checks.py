@@ -1,0 +1,112 @@
+"""What a study file may say: tables are read, names checked, and the nearest allowed one is told."""
+
+import difflib
+import json
+import pydoc
+from collections.abc import Iterable, Mapping
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kvseg_monai.data import SECTIONS
+from kvseg_monai.errors import InputError
+
+SET_BY_STUDY = (
+    *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "seed", "resume", "section", "device"),
+    *("network_def", "network_def#attention", "network_def#out_channels"),
+)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML or JSON file that holds one table.
+
+    Raises:
+        InputError: when it is missing, unreadable, or holds something else.
+    """
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise InputError(f"{path} is missing; give the path of a YAML or JSON file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML ({' '.join(str(error).split())}); correct it") from None
+    return require_table(found, path)
+
+
+def require_table(found: Any, where: Any) -> dict[str, Any]:
+    """Return ``found`` when it is a table, an empty one for nothing; raise InputError for anything else."""
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise InputError(f"{where}: found {found!r}; it must be a table of keys and values")
+    return found
+
+
+def refuse_unknown(found: Iterable[Any], allowed: Iterable[Any], where: Any) -> None:
+    """Raise InputError at the first name that is not allowed, and tell the nearest that is."""
+    allowed = list(dict.fromkeys(map(str, allowed)))
+    for name in map(str, found):
+        if name not in allowed:
+            near = difflib.get_close_matches(name, allowed, 1, 0)
+            meant = f"did you mean '{near[0]}'? " if near else ""
+            raise InputError(f"{where}: '{name}' is unknown; {meant}Allowed: {', '.join(allowed) or 'nothing'}")
+
+
+def read_split(path: Path) -> dict[str, list[str]]:
+    """Read patients per section; all three sections are needed, and nobody may be in two.
+
+    Raises:
+        InputError: otherwise.
+    """
+    found = read_mapping(path)
+    refuse_unknown(found, SECTIONS, path)
+    seen: dict[str, str] = {}
+    for section in SECTIONS:
+        if not isinstance(found.get(section), list) or not found[section]:
+            raise InputError(f"{path} names no {section} patients; each of {', '.join(SECTIONS)} must list some")
+        for patient in map(str, found[section]):
+            if patient in seen:
+                raise InputError(
+                    f"{path}: patient {patient} is in {seen[patient]} and in {section}; a patient may be in one list "
+                    "only and once, else the score is too good: take it out of one"
+                )
+            seen[patient] = section
+    return {section: [str(patient) for patient in found[section]] for section in SECTIONS}
+
+
+def check_overrides(overrides: Mapping[str, Any], network: Mapping[str, Any] | None, bundle: Path, where: str) -> None:
+    """Refuse an override that neither ``train.json`` nor ``evaluate.json`` knows: MONAI takes a misspelt one silently.
+
+    Args:
+        overrides: as on the bundle's command line, such as ``network_def#size``.
+        network: what takes the place of the bundle's network, None for the bundle's own.
+        bundle: the bundle's folder.
+        where: begins the message.
+
+    Raises:
+        InputError: naming the nearest key that is known.
+    """
+    configs = [json.loads((bundle / "configs" / f"{name}.json").read_text("utf-8")) for name in ("train", "evaluate")]
+    for config in configs:
+        config["network_def"] = network or config["network_def"]
+    for key in map(str, overrides):
+        if key in SET_BY_STUDY:
+            raise InputError(f"{where}: the study sets {key} itself; leave it out")
+        *parents, last = key.split("#")
+        allowed = [name for config in configs for name in _names_below(config, parents)]
+        if "*" not in allowed:
+            refuse_unknown([last], allowed, f"{where}, {key}")
+
+
+def _names_below(node: Any, parents: list[str]) -> list[str]:
+    """Return what may follow ``parents``: the keys that are there, and the arguments of a class; "*" for anything."""
+    for part in parents:
+        node = {str(index): item for index, item in enumerate(node)} if isinstance(node, list) else node
+        node = node.get(part) if isinstance(node, dict) else None
+    if isinstance(node, list):
+        return [str(index) for index in range(len(node))]
+    if not isinstance(node, dict) or "_target_" not in node:
+        return list(node or ())
+    target = pydoc.locate(str(node["_target_"]))
+    return [*node, *(signature(target).parameters if callable(target) else "*")]

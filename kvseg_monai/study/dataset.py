@@ -1,0 +1,96 @@
+"""The datalist that all arms of a study read: the split's patients, with the dataset's volumes."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from kvseg_monai.data import SECTIONS, class_names, read_datalist
+from kvseg_monai.errors import InputError
+from kvseg_monai.metrics import write_atomically
+
+logger = logging.getLogger(__name__)
+
+
+def write_datalist(dataset_dir: Path, split: Mapping[str, list[str]], target: Path) -> None:
+    """Write ``datalist.json`` for the split into the folder ``target``, with absolute paths.
+
+    The label maps are read once, when the file is new or changes. Patients in no section are told and left out.
+
+    Raises:
+        InputError: a patient of the split is not in the dataset, a file is missing, or a label is undeclared.
+    """
+    source = read_datalist(dataset_dir)
+    entries: dict[str, list[dict[str, str]]] = {}
+    for section in SECTIONS:
+        for entry in source.get(section, []):
+            entries.setdefault(str(entry.get("patient", entry["image"])), []).append(entry)
+    _compare_patients(dataset_dir, split, entries)
+    datalist = {key: source[key] for key in ("labels", "notice") if key in source}
+    for section, patients in split.items():
+        datalist[section] = [
+            _absolute(dataset_dir, patient, entry) for patient in patients for entry in entries[patient]
+        ]
+    text = json.dumps(datalist, indent=1) + "\n"
+    path = target / "datalist.json"
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    _check_labels(dataset_dir, datalist)
+    write_atomically(path, text)
+
+
+def _compare_patients(dataset_dir: Path, split: Mapping[str, list[str]], entries: Mapping[str, Any]) -> None:
+    named = {patient for patients in split.values() for patient in patients}
+    missing = sorted(named - set(entries))
+    if missing:
+        raise InputError(
+            f"{dataset_dir / 'datalist.json'} lacks {len(missing)} patient(s) of the split ({', '.join(missing[:3])}); "
+            "complete the dataset, or take them out of the split"
+        )
+    left_out = sorted(set(entries) - named)
+    if left_out:
+        logger.warning(
+            "%d patient(s) of the dataset are in no section and left out: %s", len(left_out), ", ".join(left_out)
+        )
+
+
+def _absolute(dataset_dir: Path, patient: str, entry: Mapping[str, str]) -> dict[str, str]:
+    if "label" not in entry:
+        raise InputError(
+            f"{dataset_dir / 'datalist.json'}: {entry['image']} has no 'label'; a study needs all labelled"
+        )
+    paths = {key: str((dataset_dir / entry[key]).resolve()) for key in ("image", "label")}
+    for path in paths.values():
+        if not Path(path).is_file():
+            raise InputError(f"{dataset_dir / 'datalist.json'}: the file {path} is missing; restore it")
+    return {**paths, "patient": patient}
+
+
+def _check_labels(dataset_dir: Path, datalist: Mapping[str, Any]) -> None:
+    names = class_names(dataset_dir, [])
+    if not names:
+        raise InputError(f"{dataset_dir / 'datalist.json'} has no 'labels'; a study needs a table of value and name")
+    for entry in (entry for section in SECTIONS for entry in datalist[section]):
+        values = np.unique(np.asanyarray(nib.load(entry["label"]).dataobj))
+        wrong = [value for value in values.tolist() if value not in range(len(names) + 1)]
+        if wrong:
+            raise InputError(
+                f"{entry['label']} holds the values {wrong[:5]}; the dataset declares 0 to {len(names)} "
+                f"(background, {', '.join(names)}): correct the label map, or declare them in datalist.json"
+            )
+
+
+def data_record(folder: Path) -> dict[str, Any]:
+    """Return what identifies the data of a study: labels, and a hash of sections, patients and file names."""
+    datalist = json.loads((folder / "datalist.json").read_text(encoding="utf-8"))
+    cases = [
+        (section, entry["patient"], Path(entry["image"]).name, Path(entry["label"]).name)
+        for section in SECTIONS
+        for entry in datalist[section]
+    ]
+    return {"labels": datalist["labels"], "cases": hashlib.sha256(json.dumps(cases).encode()).hexdigest()[:16]}

@@ -1,0 +1,158 @@
+"""Make the arms of a study, a process each, with an estimate of the time that is left."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from kvseg_monai.study import results
+from kvseg_monai.study.arm import BUSY, EPOCH
+from kvseg_monai.study.dataset import write_datalist
+from kvseg_monai.study.plan import Arm, Study
+from kvseg_monai.study.state import arms_dir, configuration, refuse_other_configurations, write_configuration
+
+logger = logging.getLogger(__name__)
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass
+class Tally:
+    """What became of the arms."""
+
+    made: list[str] = field(default_factory=list)
+    finished_before: list[str] = field(default_factory=list)
+    busy: list[str] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
+
+
+def run_study(study: Study, arms: Sequence[Arm], *, device: str, redo: bool = False) -> int:
+    """Make the arms that are not finished, one after the other; a broken one does not stop the others.
+
+    Args:
+        study: the whole study, whose finished arms must all be of this configuration.
+        arms: those to make here; one that another process has in work is left to it.
+        device: ``cpu`` or ``cuda:N``.
+        redo: set arms of another configuration aside and make them again.
+
+    Returns:
+        The exit code: 1 when an arm broke.
+
+    Raises:
+        InputError: for data that do not fit the split, or arms of another configuration without ``redo``.
+    """
+    write_datalist(study.dataset_dir, study.split, study.output_dir)
+    refuse_other_configurations(study, redo=redo)
+    tally = Tally()
+    todo = [arm for arm in arms if not results.finished(arms_dir(study), [arm.name])]
+    tally.finished_before = [arm.name for arm in arms if arm not in todo]
+    epochs = {arm.name: int(configuration(study, arm)["max_epochs"]) for arm in todo}
+    logger.info("%d arms to make on %s, %d finished; in %s", len(todo), device, len(arms) - len(todo), study.output_dir)
+    interval = 0.2 if sys.stderr.isatty() else 30
+    with (
+        logging_redirect_tqdm(),
+        tqdm(total=sum(epochs.values()), unit="epoch", mininterval=interval, smoothing=0) as bar,
+    ):
+        for arm in todo:
+            _make(study, arm, device=device, epochs=epochs[arm.name], bar=bar, tally=tally)
+    results.merge(arms_dir(study), [arm.name for arm in study.arms], study.output_dir / results.FILE)
+    return _tell(study, tally)
+
+
+def _make(study: Study, arm: Arm, *, device: str, epochs: int, bar: tqdm, tally: Tally) -> None:
+    """Make one arm and enter into the tally how it ended."""
+    folder = arms_dir(study) / arm.name
+    bar.set_description(arm.name)
+    if _in_work(folder):
+        code = BUSY
+    else:
+        write_configuration(study, arm)
+        start = time.monotonic()
+        code = _run_process(study, arm, device=device, epochs=epochs, bar=bar)
+    if code == 0:
+        tally.made.append(arm.name)
+        logger.info("%s finished after %.0f s here", arm.name, time.monotonic() - start)
+        results.merge(arms_dir(study), [arm.name for arm in study.arms], study.output_dir / results.FILE)
+    elif code == BUSY:
+        tally.busy.append(arm.name)
+        bar.total -= epochs
+    else:
+        tally.broken[arm.name] = _last_sentence(folder / "log.txt")
+        logger.error("%s broke: %s", arm.name, tally.broken[arm.name])
+
+
+def _in_work(folder: Path) -> bool:
+    """Say whether another process holds the arm, or whether it has finished it meanwhile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / results.LOCK, timeout=0):
+            return (folder / results.RECORD).is_file()
+    except Timeout:
+        return True
+
+
+def _run_process(study: Study, arm: Arm, *, device: str, epochs: int, bar: tqdm) -> int:
+    """Run the arm, its log in ``log.txt``; move the bar by the epochs that it tells; return the exit code."""
+    folder = arms_dir(study) / arm.name
+    line = [sys.executable, "-m", "kvseg_monai.study.arm", "--folder", str(folder), "--device", device]
+    line += ["--bundle", str(study.bundles_dir / arm.bundle), "--dataset_dir", str(study.output_dir)]
+    with (
+        (folder / "log.txt").open("a", encoding="utf-8") as log,
+        subprocess.Popen(line, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment()) as process,
+    ):
+        try:
+            done = 0
+            for told in process.stdout or ():
+                if not told.startswith(EPOCH):
+                    continue
+                epoch = int(told.removeprefix(EPOCH))
+                if not done:  # what an earlier run did takes no time now
+                    bar.initial += epoch - 1
+                bar.update(epoch - done)
+                done = epoch
+            bar.update(epochs - done)
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+
+
+def _environment() -> Mapping[str, str]:
+    """Return the environment of an arm: torchrun shares out the arms and has no say within one."""
+    return {name: value for name, value in os.environ.items() if name not in TORCHRUN}
+
+
+def _last_sentence(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return f"{(errors or lines or ['no message'])[-1]} (all of it: {log})"
+
+
+def _tell(study: Study, tally: Tally) -> int:
+    logger.info("%d arms made, %d finished before", len(tally.made), len(tally.finished_before))
+    if tally.busy:
+        logger.info("left to another process: %s", ", ".join(tally.busy))
+    for name, sentence in tally.broken.items():
+        print(f"broken arm {name}: {sentence}", file=sys.stderr)
+    if tally.broken:
+        print(f"{len(tally.broken)} arm(s) broke; the same command makes them again", file=sys.stderr)
+    return 1 if tally.broken else 0
+
+
+def stop_on_terminate() -> None:
+    """Make a SIGTERM end the arm in work too, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def choose_device(number: int) -> str:
+    """Return the ``number``-th GPU, counted round, or the CPU where there is none."""
+    return f"cuda:{number % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"

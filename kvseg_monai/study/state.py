@@ -1,0 +1,98 @@
+"""What an arm is, recorded in its folder, so that results of another configuration are never mixed in."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from kvseg_monai.errors import InputError
+from kvseg_monai.metrics import write_atomically
+from kvseg_monai.study import results
+from kvseg_monai.study.dataset import data_record
+from kvseg_monai.study.plan import Arm, Study
+
+
+def arms_dir(study: Study) -> Path:
+    """Return the folder of the arms' folders."""
+    return study.output_dir / "arms"
+
+
+def configuration(study: Study, arm: Arm) -> dict[str, Any]:
+    """Return all that an arm's result depends on, as JSON; where the files lie is not among it.
+
+    It needs the study's ``datalist.json``.
+    """
+    data = data_record(study.output_dir)
+    files = {name: study.bundles_dir / arm.bundle / "configs" / f"{name}.json" for name in ("train", "evaluate")}
+    overrides = {**arm.overrides, "network_def#out_channels": len(data["labels"])}
+    found = {
+        "net": arm.net,
+        "attention": arm.attention,
+        "seed": arm.seed,
+        "reference": study.reference,
+        "bundle": {name: _hash_without_attention(file) for name, file in files.items()},
+        "max_epochs": overrides.get("max_epochs")
+        or json.loads(files["train"].read_text(encoding="utf-8"))["max_epochs"],
+        "overrides": overrides,
+        "split": study.split,
+        "data": data,
+    }
+    return json.loads(json.dumps(found))
+
+
+def _hash_without_attention(file: Path) -> str:
+    """Hash a configuration but for its attention, which is overridden: bundles of one net are then alike."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["network_def"].pop("attention", None)
+    return sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def write_configuration(study: Study, arm: Arm) -> None:
+    """Record the configuration in the arm's folder, before anything else is there."""
+    text = json.dumps(configuration(study, arm), indent=1) + "\n"
+    write_atomically(arms_dir(study) / arm.name / results.CONFIGURATION, text)
+
+
+def refuse_other_configurations(study: Study, *, redo: bool = False) -> None:
+    """Compare every arm that was begun with what the study says now.
+
+    Raises:
+        InputError: naming an arm and what differs; with ``redo`` such arms are set aside instead.
+    """
+    for arm in study.arms:
+        folder = arms_dir(study) / arm.name
+        file = folder / results.CONFIGURATION
+        if not file.is_file():
+            continue
+        wanted, found = configuration(study, arm), json.loads(file.read_text(encoding="utf-8"))
+        if wanted == found:
+            continue
+        if redo:
+            folder.rename(_free_name(study.output_dir / "replaced", arm.name))
+            continue
+        changed = ", ".join(_differences(wanted, found))
+        raise InputError(
+            f"{folder} was made with another configuration: {changed}; undo the change, or give --redo to make such "
+            "arms again (the old ones go to 'replaced'), or another --output_dir"
+        )
+
+
+def _differences(wanted: Mapping[str, Any], found: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in dict.fromkeys([*wanted, *found]):
+        now, before = wanted.get(key), found.get(key)
+        if isinstance(now, Mapping) and isinstance(before, Mapping):
+            yield from _differences(now, before, f"{prefix}{key} ")
+        elif now != before:
+            yield f"{prefix}{key} is {_short(now)} and was {_short(before)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _free_name(parent: Path, name: str) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    return parent / f"{name}_{time.strftime('%Y%m%d-%H%M%S')}"
