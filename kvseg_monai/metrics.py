@@ -1,45 +1,32 @@
-"""Overlap and surface scores of label maps on their original grid, their averages, and the files that hold them.
+"""Scores of one predicted label map against the reference, on its original grid.
 
 Shapes: label maps are (X, Y, Z) integers, 0 = background, ``i + 1`` = ``class_names[i]``; spacing is in mm per axis.
 ``None`` always means "not defined here", never zero: NaN and infinity are no JSON.
 """
 
-import csv
-import io
-import json
 import math
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
 from monai.utils import convert_to_numpy
 
+from kvseg_monai.class_scores import PROTOCOLS, means, score_class
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import whole_file
 
 CLASS_METRICS = ("dice", "jaccard", "hd95_mm")
 CASE_METRICS = ("dice", "jaccard", "weighted_jaccard", "hd95_mm")
-CSV_COLUMNS = ("case", "patient", "class", *CASE_METRICS, "label_ml", "prediction_ml")
-PROTOCOL = (
-    "Each volume is scored in 3D on its original label grid; a class absent from both label and prediction is left "
-    "out of that volume's scores, a class present in only one of them has Dice = Jaccard = 0 and no HD95; each class "
-    "is averaged over the volumes where it is defined and the mean is taken over the classes, while the weighted "
-    "Jaccard (per-class Jaccard weighted by the label's voxels) is averaged over the volumes that have any label."
-)
 
 
-def score_case(prediction: Any, label: Any, *, class_names: Sequence[str], spacing: Sequence[float]) -> dict[str, Any]:
-    """Score one predicted label map against the reference.
+def score_case(
+    prediction: Any, label: Any, *, class_names: Sequence[str], spacing: Sequence[float], slice_axis: int = 2
+) -> dict[str, Any]:
+    """Score one predicted label map: per volume, and slice by slice; and by the Kaggle competition's rule.
 
-    With P and L the voxels of one class in prediction and label::
+    :data:`kvseg_monai.class_scores.PROTOCOLS` says how the protocols count empty masks,
+    :func:`kvseg_monai.class_scores.score_masks` and :func:`kvseg_monai.class_scores.normalised_hausdorff` have the
+    formulas. With L_c the voxels of class c in the whole label, each protocol has::
 
-        dice    = 2 |P ∩ L| / (|P| + |L|)
-        jaccard = |P ∩ L| / |P ∪ L|
-        hd95_mm = max(q95(d(∂P, ∂L)), q95(d(∂L, ∂P)))     in mm, over the 3D surfaces, as MONAI defines it
         weighted_jaccard = Σ_c |L_c| jaccard_c / Σ_c |L_c|
 
     Args:
@@ -47,11 +34,13 @@ def score_case(prediction: Any, label: Any, *, class_names: Sequence[str], spaci
         label: (X, Y, Z) reference on its original grid.
         class_names: foreground classes; class ``i + 1`` is ``class_names[i]``.
         spacing: voxel size in mm along X, Y, Z.
+        slice_axis: the axis across which slices lie: 0, 1 or 2.
 
     Returns:
         ``dice``, ``jaccard``, ``hd95_mm`` (means over the defined classes), ``weighted_jaccard``, and ``classes``: per
-        name ``dice``, ``jaccard``, ``hd95_mm``, ``label_ml``, ``prediction_ml``. Undefined scores are None: all scores
-        of a class that is empty in both, HD95 of a class that is empty in one, weighted Jaccard without any label.
+        name ``dice``, ``jaccard``, ``hd95_mm``, ``label_ml``, ``prediction_ml``, all per volume. Beside them
+        ``protocols``: per protocol the same scores and ``kaggle``, over all and in its own ``classes``; and ``kaggle``:
+        ``score``, ``dice`` and ``hausdorff``, likewise. Undefined scores are None.
 
     Raises:
         InputError: shapes differ, are not 3D, the spacing is not three positive numbers, or a value is undeclared.
@@ -66,117 +55,42 @@ def score_case(prediction: Any, label: Any, *, class_names: Sequence[str], spaci
     _check_spacing(spacing)
     _check_values(prediction, "prediction", class_names)
     _check_values(label, "label", class_names)
+    order = [*(axis for axis in range(3) if axis != slice_axis), slice_axis]
+    prediction, label, spacing = prediction.transpose(order), label.transpose(order), [spacing[axis] for axis in order]
+    masks = {name: (prediction == index, label == index) for index, name in enumerate(class_names, start=1)}
+    millilitre = math.prod(float(size) for size in spacing) / 1000.0
+    volumes = {
+        name: {"label_ml": int(mask.sum()) * millilitre, "prediction_ml": int(predicted.sum()) * millilitre}
+        for name, (predicted, mask) in masks.items()
+    }
+    return _arrange({name: score_class(*pair, spacing) for name, pair in masks.items()}, volumes)
+
+
+def _arrange(scores: Mapping[str, Any], volumes: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Turn class -> protocol into protocol -> class, each protocol led by its scores over all classes."""
+    tables = {key: {name: scores[name][key] for name in scores} for key in (*PROTOCOLS, "kaggle")}
+    kaggle = {**means(tables["kaggle"].values()), "classes": tables.pop("kaggle")}
+    protocols = {
+        key: {**means(table.values()), "weighted_jaccard": _weighted_jaccard(table, volumes), "classes": table}
+        for key, table in tables.items()
+    }
+    whole = protocols["per_volume"]
     classes = {
-        name: _score_class(prediction == index, label == index, spacing)
-        for index, name in enumerate(class_names, start=1)
+        name: {**{metric: whole["classes"][name][metric] for metric in CLASS_METRICS}, **volumes[name]}
+        for name in scores
     }
-    scores: dict[str, Any] = {metric: _mean(c[metric] for c in classes.values()) for metric in CLASS_METRICS}
-    scores["weighted_jaccard"] = _weighted_jaccard(classes.values())
-    return {**{metric: scores[metric] for metric in CASE_METRICS}, "classes": classes}
+    over_all = {metric: whole[metric] for metric in CASE_METRICS}
+    return {**over_all, "classes": classes, "protocols": protocols, "kaggle": kaggle}
 
 
-def summarise(cases: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
-    """Average scored cases into the layout of ``metrics.json``; :data:`PROTOCOL` says what is averaged over what.
-
-    Args:
-        cases: results of :func:`score_case`, each with ``case`` and ``patient`` added; further keys are kept.
-        class_names: the foreground classes that were scored.
-
-    Returns:
-        ``mean``, ``classes`` (with ``cases``: defined in so many, ``missed``: label without prediction, ``invented``:
-        prediction without label), ``cases`` and ``protocol``.
-
-    Raises:
-        InputError: there is no case.
-    """
-    if not cases:
-        raise InputError("no case was scored: the list to evaluate is empty; name at least one case with a label")
-    classes = {name: _summarise_class([case["classes"][name] for case in cases]) for name in class_names}
-    mean: dict[str, float | None] = {m: _mean(c[m] for c in classes.values()) for m in CLASS_METRICS}
-    mean["weighted_jaccard"] = _mean(case["weighted_jaccard"] for case in cases)
-    return {
-        "mean": {metric: mean[metric] for metric in CASE_METRICS},
-        "classes": classes,
-        "cases": [dict(case) for case in cases],
-        "protocol": PROTOCOL,
-    }
-
-
-def write_metrics(summary: Mapping[str, Any], folder: str | os.PathLike[str]) -> None:
-    """Write ``metrics.json`` and ``metrics.csv`` (a row per case and class, and a row "mean" per case).
-
-    Undefined scores are ``null`` and an empty cell. A reader never meets half a file.
-
-    Raises:
-        InputError: the folder cannot be made because a file is in its place.
-    """
-    folder = Path(folder)
-    texts = {
-        folder / "metrics.json": json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-        folder / "metrics.csv": _as_csv(summary),
-    }
-    for path, text in texts.items():
-        with whole_file(path) as temporary:
-            temporary.write_bytes(text.encode())
-
-
-def _score_class(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float]) -> dict[str, float | None]:
-    """Scores of one class from two (X, Y, Z) masks."""
-    millilitre = math.prod(float(s) for s in spacing) / 1000.0
-    volumes = {"label_ml": int(label.sum()) * millilitre, "prediction_ml": int(prediction.sum()) * millilitre}
-    if not (volumes["label_ml"] or volumes["prediction_ml"]):
-        return {**dict.fromkeys(CLASS_METRICS), **volumes}
-    if not (volumes["label_ml"] and volumes["prediction_ml"]):
-        return {"dice": 0.0, "jaccard": 0.0, "hd95_mm": None, **volumes}
-    box = _bounding_box(prediction | label)  # an organ fills a few per cent of the volume
-    pair = [torch.from_numpy(mask[box])[None, None] for mask in (prediction, label)]  # each (1, 1, x, y, z)
-    mm = [float(s) for s in spacing]
-    return {
-        "dice": compute_dice(*pair, include_background=True).item(),
-        "jaccard": compute_iou(*pair, include_background=True).item(),
-        "hd95_mm": compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=mm).item(),
-        **volumes,
-    }
-
-
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """Slices of the smallest box around a non-empty mask."""
-    axes = range(mask.ndim)
-    hits = [np.flatnonzero(mask.any(axis=tuple(a for a in axes if a != axis))) for axis in axes]
-    return tuple(slice(int(hit[0]), int(hit[-1]) + 1) for hit in hits)
-
-
-def _weighted_jaccard(classes: Iterable[Mapping[str, Any]]) -> float | None:
+def _weighted_jaccard(
+    table: Mapping[str, Mapping[str, Any]], volumes: Mapping[str, Mapping[str, float]]
+) -> float | None:
     """Σ_c |L_c| jaccard_c / Σ_c |L_c|; millilitres weigh like voxels, for all classes share one grid."""
-    present = [c for c in classes if c["label_ml"]]
-    if not present:
+    weights = {name: volumes[name]["label_ml"] for name in table if volumes[name]["label_ml"]}
+    if not weights:
         return None
-    return sum(c["label_ml"] * c["jaccard"] for c in present) / sum(c["label_ml"] for c in present)
-
-
-def _summarise_class(scores: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        **{metric: _mean(s[metric] for s in scores) for metric in CLASS_METRICS},
-        "cases": sum(s["dice"] is not None for s in scores),
-        "missed": sum(s["label_ml"] > 0 and s["prediction_ml"] == 0 for s in scores),
-        "invented": sum(s["label_ml"] == 0 and s["prediction_ml"] > 0 for s in scores),
-    }
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    defined = [value for value in values if value is not None]
-    return sum(defined) / len(defined) if defined else None
-
-
-def _as_csv(summary: Mapping[str, Any]) -> str:
-    text = io.StringIO()
-    table = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")  # None becomes an empty cell
-    table.writeheader()
-    for case in summary["cases"]:
-        who = {"case": case["case"], "patient": case["patient"]}
-        table.writerows({**scores, **who, "class": name} for name, scores in case["classes"].items())
-        table.writerow({**case, "class": "mean"})
-    return text.getvalue()
+    return sum(weight * table[name]["jaccard"] for name, weight in weights.items()) / sum(weights.values())
 
 
 def _check_classes(class_names: Sequence[str]) -> None:

@@ -94,12 +94,13 @@ def read_metrics(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({error}); {remedy}") from None
     try:
-        scored = [metrics["mean"], *metrics["cases"]]
-        tables = [metrics["classes"], *(case["classes"] for case in metrics["cases"])]
+        protocols = list(metrics.get("protocols", {}).values())
+        scored = [metrics["mean"], *metrics["cases"], *(protocol["mean"] for protocol in protocols)]
+        tables = [scores["classes"] for scores in (metrics, *metrics["cases"], *protocols)]
         complete = all(metric in scores for scores in scored for metric in CASE_METRICS)
         complete &= all(m in table[name] for table in tables for name in metrics["classes"] for m in CLASS_METRICS)
         complete &= all("case" in case and "patient" in case for case in metrics["cases"])
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError):
         complete = False
     if not (complete and metrics["cases"]):
         raise InputError(f'{path} lacks part of "mean", "classes" or "cases", or has no case at all; {remedy}')

@@ -14,9 +14,11 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.data.utils import affine_to_spacing
+from nibabel.orientations import io_orientation
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.metrics import CASE_METRICS, score_case, summarise, write_metrics
+from kvseg_monai.metrics import CASE_METRICS, score_case
+from kvseg_monai.summary import summarise, write_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +102,7 @@ class ScoreVolumes:
             volumes = [_without_channel(prediction, "prediction"), _without_channel(label, "label")]
             spacing = _spacing(label)
             _warn_of_other_grid(prediction, label, case)
-            scores = score_case(*volumes, class_names=self.class_names, spacing=spacing)
+            scores = score_case(*volumes, class_names=self.class_names, spacing=spacing, slice_axis=_slice_axis(label))
         except InputError as error:
             raise InputError(f"case {case}: {error}") from error
         return {
@@ -174,6 +176,11 @@ def _spacing(label: Any) -> tuple[float, ...]:
     if not hasattr(label, "affine"):
         raise InputError("the label has no affine, so its voxel size in mm is unknown; load it with LoadImaged")
     return tuple(float(size) for size in affine_to_spacing(label.affine))
+
+
+def _slice_axis(label: Any) -> int:
+    """Array axis that runs most nearly along the body: the network cuts its slices across it."""
+    return io_orientation(label.affine.cpu().numpy())[:, 0].tolist().index(2)
 
 
 def _warn_of_other_grid(prediction: Any, label: Any, case: str) -> None:

@@ -1,4 +1,4 @@
-"""Helpers that several test files use: bundles on the command line, and MR-like volumes."""
+"""Helpers that several test files use: bundles on the command line, MR-like volumes, label maps."""
 
 import subprocess
 import sys
@@ -28,6 +28,13 @@ def make_volume(seed: int, shape: tuple[int, int, int] = (70, 60, 6)) -> tuple[n
         image[ball] = 400 + 150 * value
         label[ball] = value
     return (image + rng.normal(0, 15, shape)).clip(0).astype(np.int16), label
+
+
+def block(low: tuple, high: tuple, *, value: int = 1, shape: tuple[int, int, int] = (12, 12, 6)) -> np.ndarray:
+    """A label map with one filled box, from ``low`` up to but not including ``high``."""
+    volume = np.zeros(shape, dtype=np.uint8)
+    volume[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = value
+    return volume
 
 
 def config(bundle: str, name: str) -> str:

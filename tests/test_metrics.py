@@ -1,24 +1,17 @@
 """Scores of label maps: hand-made cases with known answers, and an independent brute-force computation."""
 
-import csv
-import json
 import math
 
 import numpy as np
 import pytest
 import torch
+from support import block
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.metrics import CSV_COLUMNS, score_case, summarise, write_metrics
+from kvseg_monai.metrics import score_case
 
 ORGANS = ["large_bowel", "stomach"]
 ISOTROPIC = (1.0, 1.0, 1.0)
-
-
-def block(low, high, *, value=1, shape=(12, 12, 6)):
-    volume = np.zeros(shape, dtype=np.uint8)
-    volume[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = value
-    return volume
 
 
 def brute_force_hd95(first, second, spacing):
@@ -35,14 +28,6 @@ def brute_force_hd95(first, second, spacing):
     a, b = surface(first), surface(second)
     distances = np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1))
     return max(np.percentile(distances.min(1), 95), np.percentile(distances.min(0), 95))
-
-
-def scored(prediction, label, *, case="scan", patient="p", spacing=ISOTROPIC, class_names=ORGANS):
-    return {
-        "case": case,
-        "patient": patient,
-        **score_case(prediction, label, class_names=class_names, spacing=spacing),
-    }
 
 
 def test_half_overlapping_blocks():
@@ -94,18 +79,6 @@ def test_class_empty_in_both_is_undefined_and_left_out():
     assert scores["dice"] == 1.0
 
 
-@pytest.mark.parametrize("missed", [True, False])
-def test_class_empty_in_one_scores_zero_and_is_counted(missed):
-    organ, nothing = block((2, 2, 1), (6, 6, 3)), np.zeros((12, 12, 6), np.uint8)
-    prediction, label = (nothing, organ) if missed else (organ, nothing)
-    case = scored(prediction, label)
-    assert case["dice"] == case["jaccard"] == 0.0
-    assert case["hd95_mm"] is None
-    assert case["weighted_jaccard"] == (0.0 if missed else None)
-    summary = summarise([case], ORGANS)["classes"]["large_bowel"]
-    assert (summary["cases"], summary["missed"], summary["invented"]) == (1, int(missed), int(not missed))
-
-
 def test_nothing_anywhere_is_undefined():
     nothing = np.zeros((4, 4, 4), np.uint8)
     scores = score_case(nothing, nothing, class_names=ORGANS, spacing=ISOTROPIC)
@@ -153,52 +126,3 @@ def test_bad_spacing_is_refused(spacing):
 def test_bad_class_names_are_refused(class_names):
     with pytest.raises(InputError, match="list of distinct foreground names"):
         score_case(np.zeros((4, 4, 4)), np.zeros((4, 4, 4)), class_names=class_names, spacing=ISOTROPIC)
-
-
-@pytest.fixture
-def summary():
-    """Case a: large bowel 0.5 and no stomach; case b: large bowel missed, stomach perfect."""
-    bowel, shifted = block((2, 2, 1), (6, 6, 3)), block((4, 2, 1), (8, 6, 3))
-    stomach = block((8, 8, 1), (10, 10, 3), value=2)  # 8 voxels against 32
-    cases = [scored(shifted, bowel, case="a", patient="p1"), scored(stomach, bowel + stomach, case="b", patient="p2")]
-    return summarise(cases, ORGANS)
-
-
-def test_summary_averages_cases_then_classes(summary):
-    bowel, stomach = (summary["classes"][name] for name in ORGANS)
-    assert bowel["dice"] == pytest.approx(0.25)
-    assert bowel["hd95_mm"] == pytest.approx(2.0)  # only case a has one
-    assert (bowel["cases"], bowel["missed"], bowel["invented"]) == (2, 1, 0)
-    assert (stomach["dice"], stomach["cases"]) == (1.0, 1)
-    assert summary["mean"]["dice"] == pytest.approx((0.25 + 1) / 2)
-    assert summary["mean"]["jaccard"] == pytest.approx((1 / 6 + 1) / 2)
-    assert summary["mean"]["hd95_mm"] == pytest.approx(1.0)
-    assert summary["mean"]["weighted_jaccard"] == pytest.approx((1 / 3 + 8 / 40) / 2)
-    assert "left out" in summary["protocol"]
-
-
-def test_no_cases_are_refused():
-    with pytest.raises(InputError, match="no case was scored"):
-        summarise([], ORGANS)
-
-
-def test_files_hold_the_summary(summary, tmp_path):
-    write_metrics(summary, tmp_path / "new" / "folder")
-    folder = tmp_path / "new" / "folder"
-    assert sorted(p.name for p in folder.iterdir()) == ["metrics.csv", "metrics.json"]
-    text = (folder / "metrics.json").read_text()
-    assert json.loads(text) == summary
-    assert "NaN" not in text
-    with open(folder / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == CSV_COLUMNS
-    assert [(r["case"], r["class"]) for r in rows] == [(c, k) for c in "ab" for k in (*ORGANS, "mean")]
-    assert float(rows[0]["dice"]) == pytest.approx(0.5)
-    assert (rows[1]["dice"], rows[1]["label_ml"]) == ("", "0.0")  # no stomach in case a
-    assert float(rows[5]["weighted_jaccard"]) == pytest.approx(0.2)
-
-
-def test_output_in_the_way_is_refused(tmp_path, summary):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="is not a folder but a file"):
-        write_metrics(summary, tmp_path / "file")

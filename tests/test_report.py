@@ -14,8 +14,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kvseg_monai import figures
 from kvseg_monai.errors import InputError
-from kvseg_monai.metrics import score_case, summarise, write_metrics
+from kvseg_monai.metrics import score_case
 from kvseg_monai.report import build_report, find_prediction, main, read_metrics, read_scalars
+from kvseg_monai.summary import summarise, write_metrics
 
 ORGANS = ["large_bowel", "stomach"]
 SHAPE = (24, 20, 6)
@@ -105,6 +106,26 @@ def test_page_is_self_contained_and_shows_the_values(evaluation, training, tmp_p
     assert all(text in page for text in ("Best scan", "Median scan", "Worst scan", "Training loss", "torch"))
     assert str(tmp_path) not in page  # a page that travels must not tell the machine's folders
     assert 'class="banner"' not in page
+
+
+def test_every_protocol_and_the_kaggle_score_are_shown(evaluation, tmp_path):
+    metrics = json.loads((evaluation / "metrics.json").read_text())
+    text = re.sub(r"<[^>]+>", " ", build(evaluation, tmp_path))
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    for title, name in (("Per volume", "per_volume"), ("All slices", "all_slices")):
+        for scores in (metrics["protocols"][name]["mean"], *metrics["protocols"][name]["classes"].values()):
+            cells = [scores[key] for key in ("dice", "jaccard", "weighted_jaccard") if key in scores]
+            cells = " ".join(f"{cell:.3f}" for cell in cells)
+            assert f"{title} {cells} {scores['hd95_mm']:.1f} {scores['kaggle']:.3f}" in rows
+        assert metrics["protocols"][name]["protocol"][:30] in text
+    for scores in (metrics["kaggle"]["mean"], *metrics["kaggle"]["classes"].values()):
+        assert any(row.startswith(f"Kaggle-like {scores['dice']:.3f} – – ") for row in rows)
+    assert f"here {metrics['kaggle']['mean']['hausdorff']:.3f}" in text
+
+
+def test_an_evaluation_without_protocols_is_shown_without_them(evaluation, tmp_path):
+    edit(evaluation, lambda metrics: metrics.pop("protocols"))
+    assert "By volume or by slice?" not in build(evaluation, tmp_path)
 
 
 @pytest.mark.parametrize(

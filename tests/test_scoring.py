@@ -118,6 +118,19 @@ def test_files_from_disk_in_any_orientation(tmp_path):
     assert case["classes"]["large_bowel"]["label_ml"] == pytest.approx(12 * 15 / 1000)
 
 
+def test_slices_are_axial_however_the_file_lies(tmp_path):
+    files = {"axial": (0, 1, 2), "sagittal": (2, 0, 1)}
+    for name, order in files.items():
+        one = item(f"{name}.nii.gz", pred_start=3)
+        for volume_ in one.values():
+            volume_.set_array(volume_.as_tensor().permute(0, *(axis + 1 for axis in order)).contiguous())
+            volume_.affine = volume_.affine[:, [*order, 3]]
+        run([[one]], tmp_path / name)
+    found = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in files]
+    assert found[0]["protocols"] == found[1]["protocols"]
+    assert found[0]["protocols"]["all_slices"]["classes"]["large_bowel"]["dice"] == pytest.approx((2 + 2 * 0.5) / 4)
+
+
 def test_another_grid_is_warned_about(tmp_path, caplog):
     one = item()
     one["pred"] = MetaTensor(one["pred"].as_tensor(), affine=torch.eye(4))
