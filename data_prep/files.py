@@ -5,13 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kvseg_monai.files import whole_file
+from kvseg_monai.files import write_text
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON in one step."""
-    with whole_file(path) as temporary:
-        temporary.write_bytes((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

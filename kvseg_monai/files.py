@@ -33,3 +33,9 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write text as UTF-8, whole or not at all; see :func:`whole_file`."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(text.encode())  # bytes: the same line ends on every system

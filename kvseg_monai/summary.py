@@ -10,7 +10,7 @@ from typing import Any
 
 from kvseg_monai.class_scores import KAGGLE, PROTOCOLS, mean, means
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import whole_file
+from kvseg_monai.files import write_text
 from kvseg_monai.metrics import CASE_METRICS, CLASS_METRICS
 
 AVERAGES = (
@@ -77,8 +77,7 @@ def write_metrics(summary: Mapping[str, Any], folder: str | os.PathLike[str]) ->
         folder / "metrics.csv": _as_csv(summary),
     }
     for path, text in texts.items():
-        with whole_file(path) as temporary:
-            temporary.write_bytes(text.encode())
+        write_text(path, text)
 
 
 def _average(tables: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.metrics import write_atomically
+from kvseg_monai.files import write_text
 
 CONFIGURATION, RECORD, FILE, LOCK = "configuration.json", "arm.json", "results.csv", "lock"
 SCORES = ("jaccard", "weighted_jaccard", "dice", "hd95_mm")
@@ -51,13 +51,13 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(defined) / len(defined) if defined else None
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV, whole or not at all; an undefined score is an empty cell."""
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    return write_atomically(path, text.getvalue())
+    write_text(path, text.getvalue())
 
 
 def read_rows(path: Path) -> list[Row]:
