@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -21,6 +20,7 @@ from kvseg_monai import figures
 from kvseg_monai._version import __version__
 from kvseg_monai.errors import InputError, run_command
 from kvseg_monai.metrics import CASE_METRICS, CLASS_METRICS, write_atomically
+from kvseg_monai.provenance import commit
 from kvseg_monai.scoring import case_name
 
 MAX_CURVES = 12
@@ -186,7 +186,7 @@ def _manifest(evaluation: Path) -> dict[str, str]:
     rows = {"Scored": f"{scored:%Y-%m-%d %H:%M %Z}", "Report made": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"}
     rows |= {
         "kvseg_monai": __version__,
-        "Commit": _commit() or "not in a git repository",
+        "Commit": commit() or "not in a git repository",
         "Python": platform.python_version(),
     }
     return rows | {name: _version(name) for name in ("torch", "monai", "numpy", "nibabel")}
@@ -197,17 +197,6 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
-
-
-def _commit() -> str | None:
-    """Commit of this code, ``-dirty`` with local changes; None where git does not track this very file."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], check=True, capture_output=True)
-        describe = [*git, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(describe, check=True, capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _environment() -> Environment:
