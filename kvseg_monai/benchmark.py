@@ -7,7 +7,6 @@ sampling, augmentation, engine and handlers. Printed are medians over all steps 
 
 import argparse
 import copy
-import platform
 import time
 from pathlib import Path
 from statistics import median
@@ -18,6 +17,8 @@ from ignite.engine import Engine, Events
 from monai.bundle import create_workflow
 
 from kvseg_monai.errors import run_command
+from kvseg_monai.provenance import machine
+from kvseg_monai.timing import wait_for_device
 
 
 class StepClock:
@@ -46,7 +47,7 @@ class StepClock:
         self.started = time.perf_counter()
 
     def _step_done(self, engine: Engine) -> None:
-        _wait_for_device()
+        wait_for_device()
         now = time.perf_counter()
         self.bundle_seconds.append(now - self.started)
         self.batches.append({key: engine.state.batch[key] for key in ("image", "label")})
@@ -61,13 +62,8 @@ class StepClock:
             self.optimizer.zero_grad()
             self.loss(self.network(image), label).backward()
             self.optimizer.step()
-            _wait_for_device()
+            wait_for_device()
             self.bare_seconds.append(time.perf_counter() - start)
-
-
-def _wait_for_device() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def time_training_step(bundle: Path, dataset_dir: Path, *, epochs: int, **overrides: Any) -> StepClock:
@@ -108,7 +104,8 @@ def main() -> int:
     overrides = {"network_def#size": options.size, "image_size": [options.image_size] * 2}
     clock = time_training_step(options.bundle, options.dataset_dir, epochs=options.epochs, **overrides)
     bundle, bare = median(clock.bundle_seconds), median(clock.bare_seconds)
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # as the bundle chooses
+    print(f"{machine(device)}, torch {torch.__version__}")
     print(f"bundle {bundle:.3f} s per step, bare loop {bare:.3f} s, ratio {bundle / bare:.3f}")
     print(f"medians of {len(clock.bundle_seconds)} steps each, {clock.batches[0]['image'].shape[0]} slices per step")
     return 0

@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -22,6 +21,7 @@ from kvseg_monai._version import __version__
 from kvseg_monai.errors import InputError, run_command
 from kvseg_monai.files import write_text
 from kvseg_monai.metrics import CASE_METRICS, CLASS_METRICS
+from kvseg_monai.provenance import commit
 from kvseg_monai.scoring import case_name
 
 MAX_CURVES = 12
@@ -194,7 +194,7 @@ def versions() -> dict[str, str]:
     """Return the versions of this code and of what it computes with, by name."""
     rows = {
         "kvseg_monai": __version__,
-        "Commit": _commit() or "not in a git repository",
+        "Commit": commit() or "not in a git repository",
         "Python": platform.python_version(),
     }
     return rows | {name: _version(name) for name in ("torch", "monai", "numpy", "nibabel")}
@@ -205,17 +205,6 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
-
-
-def _commit() -> str | None:
-    """Commit of this code, ``-dirty`` with local changes; None where git does not track this very file."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], check=True, capture_output=True)
-        describe = [*git, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(describe, check=True, capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _environment() -> Environment:

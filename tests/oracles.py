@@ -22,10 +22,14 @@ def pair_encoding(num_tokens: int, channels: int) -> Tensor:
     return torch.cat((by_query, by_key), dim=-1)[..., :channels]
 
 
-def literal_kv_pos(key: Tensor, value: Tensor, weight: Tensor, offset: Tensor, scale: float) -> Tensor:
-    """KV+Pos as published: (B, h, N, D) keys and values; logits_ij = w . (s_ij + P_ij) + b, softmax over j."""
+def literal_kv_pos(
+    key: Tensor, value: Tensor, weight: Tensor, offset: Tensor, *, pairs: Tensor, scale: float
+) -> Tensor:
+    """KV+Pos as published: (B, h, N, D) keys and values; logits_ij = w . (s_ij + P_ij) + b, softmax over j.
+
+    ``pairs`` is P, fixed and therefore made once, by :func:`pair_encoding`.
+    """
     similarity = key @ key.transpose(-1, -2) * scale  # (B, h, N, N)
-    pairs = pair_encoding(key.shape[2], len(weight)).to(key)
     logits = (similarity[..., None] + pairs) @ weight + offset  # (B, h, N, N, m) -> (B, h, N, N)
     return logits.softmax(-1) @ value
 

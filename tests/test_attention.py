@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from oracles import dense_relative_bias, literal_kv_pos
+from oracles import dense_relative_bias, literal_kv_pos, pair_encoding
 
 from kvseg_monai.blocks import ATTENTION_KINDS, Attention, KeyBias, LinearProjection, RelativePosition, build_attention
 
@@ -43,7 +43,8 @@ def test_collapsed_kv_pos_equals_the_literal_form(channels, training):
     scale = HEAD_DIM**-0.5
     q, k, v, mask = position(key, key, value, grid=GRID, scale=scale)
     fused = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)[..., :HEAD_DIM]
-    literal = literal_kv_pos(key, value, position.weight, torch.tensor(0.7, dtype=torch.float64), scale)
+    offset, pairs = torch.tensor(0.7, dtype=torch.float64), pair_encoding(15, channels)
+    literal = literal_kv_pos(key, value, position.weight, offset, pairs=pairs, scale=scale)
     torch.testing.assert_close(fused, literal, atol=1e-10, rtol=0)
 
     seed = torch.randn_like(fused)
