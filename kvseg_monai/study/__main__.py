@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from kvseg_monai.errors import InputError, run_command
 from kvseg_monai.study.plan import read_study, select
+from kvseg_monai.study.report import write_report
 from kvseg_monai.study.run import choose_device, run_study, stop_on_terminate
 
 
@@ -20,7 +21,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a study; return the exit code."""
+    """Run a study, or compare its arms; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m kvseg_monai.study", description="Matched arms, honest statistics.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="make the arms that are not finished")
@@ -28,11 +29,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--shard", default="", metavar="I/N", help="every N-th arm from the I-th on (torchrun sets it)")
     run.add_argument("--redo", action="store_true", help="make arms of another configuration again")
     run.add_argument("--dataset_dir", metavar="DIR", help="folder with a datalist.json (default: the study's)")
-    run.add_argument("study", metavar="STUDY.yaml")
-    run.add_argument("--output_dir", metavar="DIR", help="where the arms are (default: the study's)")
+    report = commands.add_parser("report", help="compare the finished arms")
+    for command in (run, report):
+        command.add_argument("study", metavar="STUDY.yaml")
+        command.add_argument("--output_dir", metavar="DIR", help="where the arms are (default: the study's)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    return run_arms(options)
+    if options.command == "run":
+        return run_arms(options)
+    for path in write_report(read_study(options.study, output_dir=options.output_dir)):
+        print(f"wrote {path}")
+    return 0
 
 
 def run_arms(options: argparse.Namespace) -> int:
