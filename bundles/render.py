@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+import kvseg_monai
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = ("metadata", "train", "evaluate", "inference", "multi_gpu_train")
@@ -26,6 +29,13 @@ def read_pins() -> dict[str, str]:
         if equal:
             pins.setdefault(name.strip(), version.strip())
     return pins
+
+
+def count_parameters(network: str, attention: str, size: str) -> int:
+    """Return a network's parameters at the bundles' canvas and classes; no weight is made."""
+    with torch.device("meta"):
+        made = getattr(kvseg_monai, network)(1, 4, 256, attention=attention, size=size)
+    return sum(parameter.numel() for parameter in made.parameters())
 
 
 def contexts() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -44,6 +54,10 @@ def contexts() -> Iterator[tuple[str, dict[str, Any]]]:
                 "kind": table["attention"][row["attention"]],
                 "kinds": table["attention"],
                 "bundle": {**row, "options": net["options"]},
+                "parameters": {
+                    size: {kind: count_parameters(row["network"], kind, size) for kind in ("qkv", row["attention"])}
+                    for size in net["sizes"]
+                },
             },
         )
 

@@ -1,27 +1,17 @@
-"""Files that are there completely or not at all: written beside their place, then moved into it."""
+"""JSON files of the data preparation, and fingerprints of what they were made from."""
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` in one step; a reader, or a run after a crash, never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two writers apart; the leading dot keeps what a crash leaves out of every listing.
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        draft.write_bytes(data)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+from kvseg_monai.files import whole_file
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON in one step."""
-    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    with whole_file(path) as temporary:
+        temporary.write_bytes((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:

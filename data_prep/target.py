@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_prep.files import read_json, write_json
 from kvseg_monai.errors import InputError
+from kvseg_monai.files import PARTIAL
 
 FOLDERS = ("images", "labels", "records")
 SUMMARY = "summary.json"
@@ -49,8 +50,8 @@ def open_target(target: Path, *, tool: str, source_fingerprint: str, overwrite: 
     try:
         for folder in FOLDERS:
             (target / folder).mkdir(parents=True, exist_ok=True)
-            for draft in (target / folder).glob(".*.part"):  # left by a run that was killed
-                draft.unlink(missing_ok=True)
+            for rest in (target / folder).glob(f"{PARTIAL}*"):  # left by a run that was killed
+                rest.unlink(missing_ok=True)
         write_json(target / SUMMARY, {"tool": tool, "source_fingerprint": source_fingerprint, "complete": False})
     except OSError as error:
         raise InputError(

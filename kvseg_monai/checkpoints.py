@@ -1,7 +1,6 @@
 """Weights on disk: kept while training, found again after an interruption, and never guessed."""
 
 import logging
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,8 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from kvseg_monai.errors import InputError
+from kvseg_monai.files import whole_file
+from kvseg_monai.overrides import as_flag
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Checkpoints:
         network: whose weights are the model.
         parts: further objects with a state dict, such as optimizer and scheduler, by name.
         evaluator: MONAI evaluator with a key metric; None keeps the newest weights as the best.
-        resume: go on from ``last.pt`` where there is one.
+        resume: go on from ``last.pt`` where there is one; true or false, also as text.
         device: where weights are loaded to.
     """
 
@@ -93,12 +94,12 @@ class Checkpoints:
         *,
         parts: Mapping[str, Any],
         evaluator: Engine | None = None,
-        resume: bool = False,
+        resume: bool | str = False,
         device: torch.device | str = "cpu",
     ) -> None:
         self.folder = Path(folder)
         self.network, self.parts, self.evaluator = _unwrapped(network), dict(parts), evaluator
-        self.resume, self.device = resume, device
+        self.resume, self.device = as_flag(resume, "resume"), device
         self.best = -float("inf")
 
     def attach(self, engine: Engine) -> None:
@@ -165,12 +166,8 @@ def set_aside(folder: Path) -> None:
 
 
 def _save_whole(state: Mapping[str, Any], path: Path) -> None:
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        torch.save(state, partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as temporary:
+        torch.save(state, temporary)
 
 
 def _unwrapped(network: nn.Module) -> nn.Module:

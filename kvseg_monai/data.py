@@ -16,6 +16,8 @@ from typing import Any
 from monai.data import NibabelWriter
 
 from kvseg_monai.errors import InputError
+from kvseg_monai.files import whole_file
+from kvseg_monai.overrides import as_flag
 
 logger = logging.getLogger(__name__)
 
@@ -155,14 +157,14 @@ def common_root(data: Sequence[Case]) -> str:
     return os.path.commonpath([str(Path(case["image"]).parent) for case in data])
 
 
-def still_to_do(data: Sequence[Case], output_dir: str | Path, *, overwrite: bool = False) -> list[Case]:
+def still_to_do(data: Sequence[Case], output_dir: str | Path, *, overwrite: bool | str = False) -> list[Case]:
     """Leave out the volumes whose label map is in ``output_dir`` already, and say so.
 
     Raises:
         InputError: when a label map would take the place of its input, or when nothing is left to do.
     """
     root = Path(common_root(data))
-    todo = []
+    again, todo = as_flag(overwrite, "overwrite"), []
     for case in data:
         target = Path(output_dir).resolve() / label_map_name(Path(case["image"]).relative_to(root))
         if target.parent == Path(case["image"]).parent:
@@ -170,7 +172,7 @@ def still_to_do(data: Sequence[Case], output_dir: str | Path, *, overwrite: bool
                 f"--output_dir {output_dir} is the folder of the input {case['image']}; a label map takes its input's "
                 "name, so it must go elsewhere: choose another --output_dir"
             )
-        if overwrite or not target.exists():
+        if again or not target.exists():
             todo.append(case)
     if len(todo) < len(data):
         logger.info(
@@ -196,13 +198,8 @@ class AtomicNibabelWriter(NibabelWriter):
     """MONAI's NIfTI writer, but a file appears under its name only when it is whole."""
 
     def write(self, filename: str | os.PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
-        """Write next to ``filename`` first, then rename; a volume of one slice keeps its third axis."""
-        path = Path(filename)
+        """Write the whole file; a volume of one slice keeps its third axis."""
         if self.data_obj is not None and self.data_obj.ndim == 2:
             self.data_obj = self.data_obj[..., None]
-        partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-        try:
-            super().write(partial, verbose=verbose, **obj_kwargs)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_file(filename) as temporary:
+            super().write(temporary, verbose=verbose, **obj_kwargs)

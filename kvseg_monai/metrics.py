@@ -19,6 +19,7 @@ from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
 from monai.utils import convert_to_numpy
 
 from kvseg_monai.errors import InputError
+from kvseg_monai.files import whole_file
 
 CLASS_METRICS = ("dice", "jaccard", "hd95_mm")
 CASE_METRICS = ("dice", "jaccard", "weighted_jaccard", "hd95_mm")
@@ -101,7 +102,7 @@ def summarise(cases: Sequence[Mapping[str, Any]], class_names: Sequence[str]) ->
     }
 
 
-def write_metrics(summary: Mapping[str, Any], folder: str | os.PathLike[str]) -> tuple[Path, Path]:
+def write_metrics(summary: Mapping[str, Any], folder: str | os.PathLike[str]) -> None:
     """Write ``metrics.json`` and ``metrics.csv`` (a row per case and class, and a row "mean" per case).
 
     Undefined scores are ``null`` and an empty cell. A reader never meets half a file.
@@ -110,30 +111,13 @@ def write_metrics(summary: Mapping[str, Any], folder: str | os.PathLike[str]) ->
         InputError: the folder cannot be made because a file is in its place.
     """
     folder = Path(folder)
-    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    return write_atomically(folder / "metrics.json", text), write_atomically(folder / "metrics.csv", _as_csv(summary))
-
-
-def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
-    """Write text (UTF-8) beside ``path`` and move it there in one step; make the folder where it is missing.
-
-    Raises:
-        InputError: ``path`` is a folder, or one of its parents is a file.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the name of a file to write")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{path.parent} is not a folder but a file; give another output folder") from None
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    texts = {
+        folder / "metrics.json": json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        folder / "metrics.csv": _as_csv(summary),
+    }
+    for path, text in texts.items():
+        with whole_file(path) as temporary:
+            temporary.write_bytes(text.encode())
 
 
 def _score_class(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float]) -> dict[str, float | None]:

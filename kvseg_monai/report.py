@@ -20,7 +20,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from kvseg_monai import figures
 from kvseg_monai._version import __version__
 from kvseg_monai.errors import InputError, run_command
-from kvseg_monai.metrics import CASE_METRICS, CLASS_METRICS, write_atomically
+from kvseg_monai.files import whole_file
+from kvseg_monai.metrics import CASE_METRICS, CLASS_METRICS
 from kvseg_monai.scoring import case_name
 
 MAX_CURVES = 12
@@ -74,7 +75,9 @@ def build_report(
         curves=_curves(training),
         manifest=_manifest(evaluation),
     )
-    return write_atomically(target, text)
+    with whole_file(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(target)
 
 
 def read_metrics(path: Path) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = list(yaml.safe_load((ROOT / "bundles" / "bundles.yaml").read_text())["bundles"])
 
+ONE_PER_NET = ("setr_kv_segmentation", "transunet_qkv_segmentation", "cvt_kv_pos_segmentation")
+
 TINY = ("--network_def#size", "tiny", "--image_size", "[64,64]", "--slices_at_once", "4")
 
 

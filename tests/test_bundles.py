@@ -1,8 +1,11 @@
 """Every bundle, by MONAI's own tools: configurations, metadata, network, export, overrides, drift."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import monai.bundle
@@ -10,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import yaml
 from monai.bundle import ConfigParser, create_workflow
 from oracles import IntensityOracle
 from support import BUNDLES, ROOT, config
@@ -32,7 +36,7 @@ def workflow(bundle: str, name: str, tmp_path: Path, dataset: Path, **overrides)
 def test_the_bundles_are_all_there():
     folders = sorted(path.parent.parent.name for path in (ROOT / "bundles").glob("*/configs/metadata.json"))
     assert folders == sorted(BUNDLES)
-    assert len(folders) == 3
+    assert len(folders) == 9
     for bundle in folders:
         found = {str(path.relative_to(ROOT / "bundles" / bundle)) for path in (ROOT / "bundles" / bundle).rglob("*.*")}
         configs = {f"configs/{name}.json" for name in (*WORKFLOWS, "metadata", "multi_gpu_train")}
@@ -65,13 +69,22 @@ def test_drift_is_found_and_rendering_mends_it(tmp_path):
     assert render("--check", root=tmp_path).returncode == 0
 
 
-def test_two_bundles_differ_only_in_their_attention():
-    for name in (*WORKFLOWS, "multi_gpu_train"):
-        texts = {
-            Path(config(bundle, name)).read_text().replace(f'"attention": "{kind}"', "").splitlines().__str__()
-            for bundle, kind in (("setr_qkv_segmentation", "qkv"), ("setr_kv_segmentation", "kv"))
-        }
-        assert len(texts) == 1, name
+@pytest.mark.parametrize("name", [*WORKFLOWS, "multi_gpu_train"])
+def test_two_bundles_differ_in_their_network_alone(name):
+    """Of one net, in the attention's name; of two nets, in ``network_def``."""
+    configs = {bundle: json.loads(Path(config(bundle, name)).read_text()) for bundle in BUNDLES}
+    networks = {bundle: content.pop("network_def", {}) for bundle, content in configs.items()}
+    assert all(content == configs[BUNDLES[0]] for content in configs.values())
+    for bundle, network in networks.items():
+        twin = networks[re.sub("_(kv_pos|kv)_", "_qkv_", bundle)]
+        assert [key for key in network if network[key] != twin[key]] in ([], ["attention"])
+        assert bool(network == twin) == (name == "multi_gpu_train" or "_qkv_" in bundle)
+
+
+def test_the_table_of_bundles_knows_every_size():
+    table = yaml.safe_load((ROOT / "bundles" / "bundles.yaml").read_text())
+    for name, net in table["networks"].items():
+        assert list(net["sizes"]) == list(import_module(f"kvseg_monai.nets.{name.lower()}").PRESETS)
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
@@ -81,8 +94,9 @@ def test_every_required_property_is_there_and_resolves(bundle, name, tmp_path, t
     assert made.check_properties() == []
     runner = made.parser.get_parsed_content("train#trainer" if name == "train" else "evaluator")
     assert isinstance(runner, monai.engines.SupervisedTrainer if name == "train" else monai.engines.SupervisedEvaluator)
-    attention = bundle.removeprefix("setr_").removesuffix("_segmentation")
+    net, attention = bundle.removesuffix("_segmentation").split("_", 1)
     assert made.parser["network_def"]["attention"] == attention
+    assert made.parser["network_def"]["_target_"].lower() == f"kvseg_monai.{net}"
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
@@ -107,7 +121,7 @@ def test_the_network_fits_its_metadata(bundle):
 def test_checkpoint_export(bundle, use_trace, tmp_path):
     parser = ConfigParser()
     parser.read_config(config(bundle, "inference"))
-    parser["network_def"]["size"] = "tiny"
+    parser.update(TINY)
     network = parser.get_parsed_content("network_def").eval()
     torch.save(network.state_dict(), tmp_path / "model.pt")
     monai.bundle.ckpt_export(
@@ -117,9 +131,10 @@ def test_checkpoint_export(bundle, use_trace, tmp_path):
         meta_file=config(bundle, "metadata"),
         config_file=config(bundle, "inference"),
         use_trace=use_trace,
-        **{"network_def#size": "tiny"},
+        input_shape=[1, 1, 64, 64],
+        **TINY,
     )
-    image = torch.rand(1, 1, 256, 256)
+    image = torch.rand(1, 1, 64, 64)
     with torch.no_grad():
         exported = torch.jit.load(tmp_path / "model.ts").eval()
         torch.testing.assert_close(exported(image), network(image), atol=1e-5, rtol=1e-5)
@@ -141,6 +156,23 @@ def test_plain_overrides_reach_the_network(override, attribute, value, tmp_path,
     for name in attribute.split("."):
         found = found[int(name)] if name.isdigit() else getattr(found, name)
     assert found == value
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_every_bundle_trains_scores_and_predicts(bundle, tmp_path, tiny_dataset):
+    """Through `create_workflow`; `test_training.py` runs one bundle of each net as a user does."""
+    for name in WORKFLOWS:
+        epochs = {"max_epochs": 1} if name == "train" else {}
+        made = workflow(bundle, name, tmp_path, tiny_dataset, output_dir=str(tmp_path / name), **epochs)
+        made.initialize()
+        made.run()
+        made.finalize()
+    assert (tmp_path / "models" / "model.pt").is_file()
+    scores = json.loads((tmp_path / "evaluate" / "metrics.json").read_text())
+    assert 0 <= scores["mean"]["dice"] <= 1
+    scored = nib.load(tmp_path / "evaluate" / "predictions" / "case6.nii.gz")
+    predicted = nib.load(tmp_path / "inference" / "case6.nii.gz")
+    np.testing.assert_array_equal(np.asarray(scored.dataobj), np.asarray(predicted.dataobj))  # scored as shipped
 
 
 def test_epochs_and_learning_rate_are_plain_overrides(tmp_path, tiny_dataset):

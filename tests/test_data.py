@@ -127,7 +127,10 @@ def test_label_maps_that_are_there_are_not_made_again(tmp_path):
     cases = [{"image": str(source / name)} for name in ("a.nii", "b.nii.gz")]
     (out / "a.nii.gz").touch()
     assert data.still_to_do(cases, out) == cases[1:]
-    assert data.still_to_do(cases, out, overwrite=True) == cases
+    for overwrite, left in (("false", 1), ("true", 2), (True, 2)):  # on MONAI's command line a switch is text
+        assert len(data.still_to_do(cases, out, overwrite=overwrite)) == left
+    with pytest.raises(InputError, match="--overwrite is 'yes'; it must be true or false"):
+        data.still_to_do(cases, out, overwrite="yes")
     (out / "b.nii.gz").touch()
     with pytest.raises(InputError, match="all 2 volumes have a label map in"):
         data.still_to_do(cases, out)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.metrics import CSV_COLUMNS, score_case, summarise, write_atomically, write_metrics
+from kvseg_monai.metrics import CSV_COLUMNS, score_case, summarise, write_metrics
 
 ORGANS = ["large_bowel", "stomach"]
 ISOTROPIC = (1.0, 1.0, 1.0)
@@ -198,17 +198,7 @@ def test_files_hold_the_summary(summary, tmp_path):
     assert float(rows[5]["weighted_jaccard"]) == pytest.approx(0.2)
 
 
-def test_failed_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
-    write_atomically(tmp_path / "a.txt", "old")
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(tmp_path / "a.txt", "new")
-    assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
-
-
 def test_output_in_the_way_is_refused(tmp_path, summary):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is not a folder but a file"):
         write_metrics(summary, tmp_path / "file")
-    with pytest.raises(InputError, match="is a folder; give the name of a file"):
-        write_atomically(tmp_path, "text")

@@ -13,10 +13,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from support import BUNDLES, ROOT, TINY, command, config, run, succeed
+from support import BUNDLES, ONE_PER_NET, ROOT, TINY, command, config, run, succeed
 
 
-@pytest.fixture(scope="module", params=BUNDLES)
+@pytest.fixture(scope="module", params=ONE_PER_NET)
 def trained(request, tmp_path_factory, tiny_dataset):
     """A bundle after two epochs: its name and folder."""
     folder = tmp_path_factory.mktemp(request.param)

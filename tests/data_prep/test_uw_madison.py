@@ -133,6 +133,15 @@ def test_resume_after_interruption(raw, target, monkeypatch):
     assert json.loads((target / "summary.json").read_text())["complete"] is True
 
 
+def test_what_a_killed_run_left_is_removed(raw, target):
+    raw.add(SCAN).save()
+    prepare(raw.root, target)
+    before = files(target / "images")
+    (target / "images" / f".partial-1-{SCAN}.nii.gz").write_bytes(b"half")
+    prepare(raw.root, target)
+    assert files(target / "images") == before
+
+
 def test_a_lost_or_changed_file_is_made_again(raw, target):
     raw.add(SCAN).add("case3_day1").save()
     prepare(raw.root, target)
