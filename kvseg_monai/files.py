@@ -33,3 +33,10 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: str | os.PathLike[str], text: str) -> Path:
+    """Write ``text`` (UTF-8) by :func:`whole_file` and return the path."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(text.encode())
+    return Path(path)

@@ -19,7 +19,7 @@ from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou
 from monai.utils import convert_to_numpy
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import whole_file
+from kvseg_monai.files import write_whole
 
 CLASS_METRICS = ("dice", "jaccard", "hd95_mm")
 CASE_METRICS = ("dice", "jaccard", "weighted_jaccard", "hd95_mm")
@@ -116,8 +116,7 @@ def write_metrics(summary: Mapping[str, Any], folder: str | os.PathLike[str]) ->
         folder / "metrics.csv": _as_csv(summary),
     }
     for path, text in texts.items():
-        with whole_file(path) as temporary:
-            temporary.write_bytes(text.encode())
+        write_whole(path, text)
 
 
 def _score_class(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float]) -> dict[str, float | None]:

@@ -20,7 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from kvseg_monai import figures
 from kvseg_monai._version import __version__
 from kvseg_monai.errors import InputError, run_command
-from kvseg_monai.files import whole_file
+from kvseg_monai.files import write_whole
 from kvseg_monai.metrics import CASE_METRICS, CLASS_METRICS
 from kvseg_monai.scoring import case_name
 
@@ -75,9 +75,7 @@ def build_report(
         curves=_curves(training),
         manifest=_manifest(evaluation),
     )
-    with whole_file(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return Path(target)
+    return write_whole(target, text)
 
 
 def read_metrics(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from torch.utils.tensorboard import SummaryWriter
 from kvseg_monai.checkpoints import LAST
 from kvseg_monai.data import SECTIONS
 from kvseg_monai.errors import run_command
-from kvseg_monai.metrics import write_atomically
+from kvseg_monai.files import write_whole
 from kvseg_monai.report import read_metrics, read_scalars, versions
 from kvseg_monai.study import results
 
@@ -119,7 +119,7 @@ def write_curve(folder: Path) -> dict[str, Any]:
     scalars = read_scalars(folder / "training")
     seconds, dice = dict(scalars[EPOCH_SECONDS]), dict(scalars["val_mean_dice"])
     lines = ["epoch,val_mean_dice,seconds", *(f"{e},{dice.get(e, '')},{s:.3f}" for e, s in seconds.items())]
-    write_atomically(folder / "curve.csv", "\n".join(lines) + "\n")
+    write_whole(folder / "curve.csv", "\n".join(lines) + "\n")
     best = max(dice, key=dice.__getitem__)
     return {
         "epochs": max(seconds),
@@ -160,7 +160,7 @@ def make(job: Job) -> None:
         "test": metrics["mean"],
     }
     results.write_rows(job.folder / results.FILE, results.rows_of(metrics, record))
-    write_atomically(job.folder / results.RECORD, json.dumps(record, indent=1) + "\n")
+    write_whole(job.folder / results.RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.metrics import write_atomically
+from kvseg_monai.files import write_whole
 from kvseg_monai.study.results import SCORES, Row
 from kvseg_monai.study.statistics import difference, verdict
 
@@ -104,4 +104,4 @@ def write_comparisons(path: Path, rows: Sequence[Row]) -> Path:
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     table.writerows({key: "" if value != value else value for key, value in row.items()} for row in rows)
-    return write_atomically(path, text.getvalue())
+    return write_whole(path, text.getvalue())

@@ -12,7 +12,7 @@ import numpy as np
 
 from kvseg_monai.data import SECTIONS, class_names, read_datalist
 from kvseg_monai.errors import InputError
-from kvseg_monai.metrics import write_atomically
+from kvseg_monai.files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def write_datalist(dataset_dir: Path, split: Mapping[str, list[str]], target: Pa
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
     _check_labels(dataset_dir, datalist)
-    write_atomically(path, text)
+    write_whole(path, text)
 
 
 def _compare_patients(dataset_dir: Path, split: Mapping[str, list[str]], entries: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.metrics import write_atomically
+from kvseg_monai.files import write_whole
 from kvseg_monai.study import compare, results
 from kvseg_monai.study.compare import MEAN, Table, mean
 from kvseg_monai.study.plan import Study
@@ -59,7 +59,7 @@ def write_report(study: Study) -> list[Path]:
     text = "\n".join(_lines(study, table, rows)) + "\n"
     return [
         compare.write_comparisons(study.output_dir / "comparisons.csv", rows),
-        write_atomically(study.output_dir / "report.md", text),
+        write_whole(study.output_dir / "report.md", text),
     ]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.metrics import write_atomically
+from kvseg_monai.files import write_whole
 
 CONFIGURATION, RECORD, FILE, LOCK = "configuration.json", "arm.json", "results.csv", "lock"
 SCORES = ("jaccard", "weighted_jaccard", "dice", "hd95_mm")
@@ -57,7 +57,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    return write_atomically(path, text.getvalue())
+    return write_whole(path, text.getvalue())
 
 
 def read_rows(path: Path) -> list[Row]:

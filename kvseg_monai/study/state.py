@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.metrics import write_atomically
+from kvseg_monai.files import write_whole
 from kvseg_monai.study import results
 from kvseg_monai.study.dataset import data_record
 from kvseg_monai.study.plan import Arm, Study
@@ -52,7 +52,7 @@ def _hash_without_attention(file: Path) -> str:
 def write_configuration(study: Study, arm: Arm) -> None:
     """Record the configuration in the arm's folder, before anything else is there."""
     text = json.dumps(configuration(study, arm), indent=1) + "\n"
-    write_atomically(arms_dir(study) / arm.name / results.CONFIGURATION, text)
+    write_whole(arms_dir(study) / arm.name / results.CONFIGURATION, text)
 
 
 def refuse_other_configurations(study: Study, *, redo: bool = False) -> None:

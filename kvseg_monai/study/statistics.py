@@ -5,10 +5,11 @@ and patient; NaN where one of the two is undefined.
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import DegenerateDataWarning, bootstrap
 from statsmodels.stats.weightstats import ttost_paired
 
 LEVEL = 0.95
@@ -65,16 +66,11 @@ def interval(differences: np.ndarray) -> tuple[float, float]:
         rows = np.zeros((1, 1), int) if seed is None else seed.astype(int)
         return _mean(differences[rows[..., :, None], patient.astype(int)[..., None, :]], (-2, -1))
 
-    found = bootstrap(
-        (np.arange(patients), np.arange(seeds))[: 1 + (seeds > 1)],
-        mean,
-        n_resamples=RESAMPLES,
-        vectorized=True,
-        axis=-1,
-        confidence_level=LEVEL,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
+    drawn = (np.arange(patients), np.arange(seeds))[: 1 + (seeds > 1)]
+    options = {"n_resamples": RESAMPLES, "confidence_level": LEVEL, "method": "percentile", "vectorized": True}
+    with warnings.catch_warnings():  # where a draw can miss all that is defined: the interval is NaN
+        warnings.simplefilter("ignore", DegenerateDataWarning)
+        found = bootstrap(drawn, mean, axis=-1, rng=np.random.default_rng(0), **options).confidence_interval
     return float(found.low), float(found.high)
 
 
