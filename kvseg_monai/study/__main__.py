@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="make the arms that are not finished")
     run.set_defaults(main=run_arms)
-    run.add_argument("--arms", nargs="+", default=[], metavar="GLOB", help="only these, such as 'setr-kv-*'")
+    run.add_argument("--arms", action="append", default=[], metavar="GLOB", help="only these, such as 'setr-kv-*'")
     run.add_argument("--shard", default="", metavar="I/N", help="every N-th arm from the I-th on (torchrun sets it)")
     run.add_argument("--redo", action="store_true", help="make arms of another configuration again")
     run.add_argument("--dataset_dir", metavar="DIR", help="folder with a datalist.json (default: the study's)")
@@ -35,6 +35,8 @@ def run_arms(options: argparse.Namespace) -> int:
     from kvseg_monai.study.run import choose_device, run_study, stop_on_terminate
 
     study = read_study(options.study, dataset_dir=options.dataset_dir, output_dir=options.output_dir)
+    if study.dataset_dir is None:
+        raise InputError(f"{options.study} has no 'dataset_dir'; add it, relative to the file, or give --dataset_dir")
     of_torchrun = (int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
     shard = parse_shard(options.shard) if options.shard else of_torchrun
     arms = select(study.arms, options.arms, shard)

@@ -32,8 +32,11 @@ def tabulate(rows: Sequence[Row]) -> Table:
     table: Table = {}
     for row in rows:
         arm = table.setdefault((row["net"], row["attention"], row["seed"]), {})
-        if arm.setdefault((row["patient"], row["class"]), row) is not row:
-            raise InputError(f"{_name(row)}, patient {row['patient']}, class {row['class']} has two rows; keep one")
+        key = (row["patient"], row["class"])
+        if key in arm:
+            name = f"{row['net']}-{row['attention']}-{row['seed']}"
+            raise InputError(f"the arm {name} has two rows of patient {key[0]}, class {key[1]}; keep one")
+        arm[key] = row
     first = next(iter(table))
     for arm, scored in table.items():
         if set(scored) != set(table[first]):
@@ -43,10 +46,6 @@ def tabulate(rows: Sequence[Row]) -> Table:
                 f"patients: only one has patient {patient}, class {name}; complete it, or make both again"
             )
     return table
-
-
-def _name(row: Row) -> str:
-    return f"{row['net']}-{row['attention']}-{row['seed']}"
 
 
 def scores(table: Table, net: str, attention: str, seeds: Sequence[int], *, cell: str, metric: str) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import DegenerateDataWarning, bootstrap
 from statsmodels.stats.weightstats import ttost_paired
 
-LEVEL = 0.95
+ALPHA = 0.05
 RESAMPLES = 9999
 MIN_PATIENTS = 6  # with fewer, not even a sign test in which all agree reaches 5 %
 EQUIVALENT, BETTER, WORSE, UNDECIDED = "equivalent", "better", "worse", "undecided at this sample size"
@@ -67,7 +67,7 @@ def interval(differences: np.ndarray) -> tuple[float, float]:
         return _mean(differences[rows[..., :, None], patient.astype(int)[..., None, :]], (-2, -1))
 
     drawn = (np.arange(patients), np.arange(seeds))[: 1 + (seeds > 1)]
-    options = {"n_resamples": RESAMPLES, "confidence_level": LEVEL, "method": "percentile", "vectorized": True}
+    options = {"n_resamples": RESAMPLES, "confidence_level": 1 - ALPHA, "method": "percentile", "vectorized": True}
     with warnings.catch_warnings():  # where a draw can miss all that is defined: the interval is NaN
         warnings.simplefilter("ignore", DegenerateDataWarning)
         found = bootstrap(drawn, mean, axis=-1, rng=np.random.default_rng(0), **options).confidence_interval
@@ -103,7 +103,7 @@ def verdict(found: Difference, margin: float | None, *, higher_is_better: bool =
     """
     if found.patients < MIN_PATIENTS or not all(map(math.isfinite, (found.mean, found.low, found.high))):
         return UNDECIDED
-    if margin is not None and found.tost_p < 1 - LEVEL and -margin < found.low and found.high < margin:
+    if margin is not None and found.tost_p < ALPHA and -margin < found.low and found.high < margin:
         return EQUIVALENT
     if found.low > 0 or found.high < 0:
         return BETTER if (found.low > 0) == higher_is_better else WORSE
