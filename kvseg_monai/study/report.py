@@ -30,7 +30,8 @@ unit is the patient, whose seeds are averaged first. HD95 has no margin.
 - *better*, *worse*: otherwise, and the interval leaves out zero.
 - *undecided at this sample size*: all else, and always below {patients} patients.
 
-Intervals and p-values are not adjusted for the number of comparisons. With few seeds the interval is rather too narrow.
+Intervals and p-values are not adjusted for the number of comparisons. With few seeds the interval is too narrow: with
+3 seeds and 16 patients it held the truth in 85 to 92 % of simulated studies.
 """
 
 

