@@ -35,7 +35,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write text as UTF-8, whole or not at all; see :func:`whole_file`."""
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write text as UTF-8, whole or not at all (see :func:`whole_file`); return the path."""
     with whole_file(path) as temporary:
         temporary.write_bytes(text.encode())  # bytes: the same line ends on every system
+    return Path(path)

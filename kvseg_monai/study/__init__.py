@@ -1,5 +1,5 @@
 """Matched arms: the same data, split, order of samples, schedule and seed; only the attention differs.
 
-``python -m kvseg_monai.study run STUDY.yaml`` trains and scores every arm through its bundle. An arm is a net, an
-attention kind and a seed.
+``python -m kvseg_monai.study run STUDY.yaml`` trains and scores every arm through its bundle,
+``python -m kvseg_monai.study report STUDY.yaml`` compares them. An arm is a net, an attention kind and a seed.
 """

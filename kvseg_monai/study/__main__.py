@@ -7,42 +7,64 @@ import sys
 from collections.abc import Sequence
 
 from kvseg_monai.errors import InputError, run_command
-from kvseg_monai.study.plan import read_study, select
-from kvseg_monai.study.run import choose_device, run_study, stop_on_terminate
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """Turn ``i/n`` into (i - 1, n)."""
-    first, slash, count = text.partition("/")
-    if slash and first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count):
-        return int(first) - 1, int(count)
-    raise InputError(f"--shard is {text!r}; it must be i/n with i from 1 to n, such as 1/2 and 2/2")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a study; return the exit code."""
+    """Run a study, or compare its arms; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m kvseg_monai.study", description="Matched arms, honest statistics.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="make the arms that are not finished")
-    run.add_argument("--arms", nargs="+", default=[], metavar="GLOB", help="only these, such as 'setr-kv-*'")
+    run.set_defaults(main=run_arms)
+    run.add_argument("--arms", action="append", default=[], metavar="GLOB", help="only these, such as 'setr-kv-*'")
     run.add_argument("--shard", default="", metavar="I/N", help="every N-th arm from the I-th on (torchrun sets it)")
     run.add_argument("--redo", action="store_true", help="make arms of another configuration again")
     run.add_argument("--dataset_dir", metavar="DIR", help="folder with a datalist.json (default: the study's)")
-    run.add_argument("study", metavar="STUDY.yaml")
-    run.add_argument("--output_dir", metavar="DIR", help="where the arms are (default: the study's)")
+    report = commands.add_parser("report", help="compare the finished arms")
+    report.set_defaults(main=report_arms)
+    for command in (run, report):
+        command.add_argument("study", metavar="STUDY.yaml")
+        command.add_argument("--output_dir", metavar="DIR", help="where the arms are (default: the study's)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    return run_arms(options)
+    return options.main(options)
 
 
 def run_arms(options: argparse.Namespace) -> int:
-    """Run the chosen arms of a study."""
+    """Make the chosen arms of a study."""
+    from kvseg_monai.study.plan import read_study, select  # here, for --help needs no torch
+    from kvseg_monai.study.run import choose_device, run_study, stop_on_terminate
+
     study = read_study(options.study, dataset_dir=options.dataset_dir, output_dir=options.output_dir)
-    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    shard = parse_shard(options.shard) if options.shard else (rank, processes)
-    device = choose_device(int(os.environ.get("LOCAL_RANK", shard[0])))
+    if study.dataset_dir is None:
+        raise InputError(f"{options.study} has no 'dataset_dir'; add it, relative to the file, or give --dataset_dir")
+    of_torchrun = (int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    shard = parse_shard(options.shard) if options.shard else of_torchrun
+    arms = select(study.arms, options.arms, shard)
     stop_on_terminate()
-    return run_study(study, select(study.arms, options.arms, shard), device=device, redo=options.redo)
+    device = choose_device(int(os.environ.get("LOCAL_RANK", shard[0])))
+    return run_study(study, arms, device=device, redo=options.redo)
+
+
+def report_arms(options: argparse.Namespace) -> int:
+    """Compare the finished arms of a study."""
+    from kvseg_monai.study.plan import read_study
+    from kvseg_monai.study.report import write_report
+
+    for path in write_report(read_study(options.study, output_dir=options.output_dir)):
+        print(f"wrote {path}")
+    return 0
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Turn ``i/n`` into (i - 1, n).
+
+    Raises:
+        InputError: for anything else.
+    """
+    first, _, count = text.partition("/")
+    if first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count):
+        return int(first) - 1, int(count)
+    raise InputError(f"--shard is {text!r}; it must be i/n with i from 1 to n, such as 1/2 and 2/2")
 
 
 if __name__ == "__main__":

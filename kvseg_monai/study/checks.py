@@ -93,10 +93,11 @@ def check_overrides(overrides: Mapping[str, Any], network: Mapping[str, Any] | N
     for key in map(str, overrides):
         if key in SET_BY_STUDY:
             raise InputError(f"{where}: the study sets {key} itself; leave it out")
-        *parents, last = key.split("#")
-        allowed = [name for config in configs for name in _names_below(config, parents)]
-        if "*" not in allowed:
-            refuse_unknown([last], allowed, f"{where}, {key}")
+        parts = key.split("#")
+        for depth, part in enumerate(parts):
+            allowed = [name for config in configs for name in _names_below(config, parts[:depth])]
+            if "*" not in allowed:
+                refuse_unknown([part], allowed, f"{where}, {key}")
 
 
 def _names_below(node: Any, parents: list[str]) -> list[str]:

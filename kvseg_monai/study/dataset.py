@@ -13,18 +13,21 @@ import numpy as np
 from kvseg_monai.data import SECTIONS, class_names, read_datalist
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import write_text
+from kvseg_monai.study.plan import Study
 
 logger = logging.getLogger(__name__)
 
 
-def write_datalist(dataset_dir: Path, split: Mapping[str, list[str]], target: Path) -> None:
-    """Write ``datalist.json`` for the split into the folder ``target``, with absolute paths.
+def write_datalist(study: Study) -> None:
+    """Write ``datalist.json`` for the study's split into its ``output_dir``, with absolute paths.
 
     The label maps are read once, when the file is new or changes. Patients in no section are told and left out.
 
     Raises:
         InputError: a patient of the split is not in the dataset, a file is missing, or a label is undeclared.
     """
+    assert study.dataset_dir is not None
+    dataset_dir, split = study.dataset_dir, study.split
     source = read_datalist(dataset_dir)
     entries: dict[str, list[dict[str, str]]] = {}
     for section in SECTIONS:
@@ -37,7 +40,7 @@ def write_datalist(dataset_dir: Path, split: Mapping[str, list[str]], target: Pa
             _absolute(dataset_dir, patient, entry) for patient in patients for entry in entries[patient]
         ]
     text = json.dumps(datalist, indent=1) + "\n"
-    path = target / "datalist.json"
+    path = study.output_dir / "datalist.json"
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
     _check_labels(dataset_dir, datalist)

@@ -42,10 +42,11 @@ class Study:
     """A study file, its paths resolved.
 
     ``split`` names the patients of each section, ``reference`` is the attention kind that the others are compared
-    with, and ``margin`` the difference in Jaccard up to which two arms count as equivalent.
+    with, and ``margin`` the difference in Jaccard up to which two arms count as equivalent. Without a ``dataset_dir``
+    nothing can be run, only reported.
     """
 
-    dataset_dir: Path
+    dataset_dir: Path | None
     output_dir: Path
     bundles_dir: Path
     split: Mapping[str, list[str]]
@@ -67,11 +68,14 @@ def read_study(path: str | Path, *, dataset_dir: str | None = None, output_dir: 
         if not found.get(key):
             raise InputError(f"{path} has no '{key}'; a study needs split, nets and seeds")
     bundles = path.parent / found["bundles_dir"] if found.get("bundles_dir") else BUNDLES
+    output = _folder(path, output_dir, found.get("output_dir"))
+    if output is None:
+        raise InputError(f"{path} has no 'output_dir'; add it, relative to the file, or give --output_dir")
     reference = found.get("reference", "qkv")
     refuse_unknown([reference], ATTENTION_KINDS, f"{path}, reference")
     return Study(
-        dataset_dir=_folder(path, found, "dataset_dir", dataset_dir),
-        output_dir=_folder(path, found, "output_dir", output_dir),
+        dataset_dir=_folder(path, dataset_dir, found.get("dataset_dir")),
+        output_dir=output,
         bundles_dir=bundles.resolve(),
         split=read_split(path.parent / str(found["split"])),
         arms=_Unfolding(path, found, bundles.resolve(), reference).arms(),
@@ -80,10 +84,10 @@ def read_study(path: str | Path, *, dataset_dir: str | None = None, output_dir: 
     )
 
 
-def _folder(path: Path, found: Mapping[str, Any], key: str, given: str | None) -> Path:
-    if not (given or found.get(key)):
-        raise InputError(f"{path} has no '{key}'; add it, relative to the file, or give --{key}")
-    return (Path(given) if given else path.parent / str(found[key])).resolve()
+def _folder(path: Path, given: str | None, found: Any) -> Path | None:
+    if given:
+        return Path(given).resolve()
+    return (path.parent / str(found)).resolve() if found else None
 
 
 def _margin(path: Path, margin: Any) -> float:

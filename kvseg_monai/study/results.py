@@ -51,13 +51,13 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(defined) / len(defined) if defined else None
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write rows as CSV, whole or not at all; an undefined score is an empty cell."""
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    write_text(path, text.getvalue())
+    return write_text(path, text.getvalue())
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -50,7 +50,7 @@ def run_study(study: Study, arms: Sequence[Arm], *, device: str, redo: bool = Fa
     Raises:
         InputError: for data that do not fit the split, or arms of another configuration without ``redo``.
     """
-    write_datalist(study.dataset_dir, study.split, study.output_dir)
+    write_datalist(study)
     refuse_other_configurations(study, redo=redo)
     tally = Tally()
     todo = [arm for arm in arms if not results.finished(arms_dir(study), [arm.name])]

@@ -79,6 +79,28 @@ def refuse_other_configurations(study: Study, *, redo: bool = False) -> None:
         )
 
 
+def refuse_unmatched(study: Study) -> None:
+    """Compare the finished arms with one another: all but attention and seed must be the same, in one net.
+
+    Raises:
+        InputError: naming two arms and what differs.
+    """
+    names = results.finished(arms_dir(study), [arm.name for arm in study.arms])
+    found = {n: json.loads((arms_dir(study) / n / results.CONFIGURATION).read_text(encoding="utf-8")) for n in names}
+    first: dict[str, str] = {}
+    for name, configuration in found.items():
+        base = first.setdefault(configuration["net"], name)
+        changed = ", ".join(_differences(_shared(configuration), _shared(found[base])))
+        if changed:
+            raise InputError(f"the arms {name} and {base} do not match: {changed}; make one again with run --redo")
+
+
+def _shared(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the arms of a net have in common."""
+    shared = {key: value for key, value in configuration.items() if key not in ("attention", "seed")}
+    return {**shared, "overrides": {**shared["overrides"], "network_def#attention": None}}
+
+
 def _differences(wanted: Mapping[str, Any], found: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key in dict.fromkeys([*wanted, *found]):
         now, before = wanted.get(key), found.get(key)

@@ -1,0 +1,364 @@
+"""Studies: the arms are matched, a run goes on where it stopped, and mistakes are told in one sentence."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import yaml
+from ignite.engine import Events
+from support import ROOT
+
+from kvseg_monai.errors import InputError
+from kvseg_monai.study import results
+from kvseg_monai.study.__main__ import main, parse_shard
+from kvseg_monai.study.arm import Job, open_training
+from kvseg_monai.study.dataset import write_datalist
+from kvseg_monai.study.plan import read_study, select
+from kvseg_monai.study.state import arms_dir, configuration, refuse_other_configurations, write_configuration
+
+SPLIT = {
+    "training": ["person0", "person1", "person2"],
+    "validation": ["person4"],
+    "test": ["person5", "person6"],
+}
+STUDY = {
+    "split": "split.json",
+    "output_dir": "out",
+    "overrides": {"max_epochs": 2, "image_size": [64, 64], "slices_at_once": 8, "learning_rate": 0.01},
+    "nets": {"setr": {"attention": ["qkv", "kv"], "overrides": {"network_def#size": "tiny"}}},
+    "seeds": [0, 1],
+}
+UNET = {"_target_": "monai.networks.nets.UNet", "spatial_dims": 2, "out_channels": 4, "strides": [2]}
+
+
+def write_study(folder: Path, dataset: Path, **changes) -> Path:
+    (folder / "split.json").write_text(json.dumps(SPLIT))
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({**STUDY, "dataset_dir": str(dataset), **changes}))
+    return path
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "kvseg_monai.study", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_dataset):
+    """A study of four arms and a broken one: interrupted at once, then made by two processes that share it."""
+    study = write_study(
+        tmp_path_factory.mktemp("study"),
+        tiny_dataset,
+        nets={
+            **STUDY["nets"],
+            "broken": {"bundle": "setr_kv_segmentation", "network": {**UNET, "channels": [4]}},
+        },
+    )
+    out = study.parent / "out"
+    with subprocess.Popen(command("run", study), stderr=subprocess.PIPE, env=environment()) as process:
+        deadline = time.monotonic() + 120
+        while not (out / "arms" / "setr-qkv-0" / "log.txt").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(process.pid, signal.SIGINT)
+        told = process.communicate(timeout=60)[1].decode()
+    assert (process.returncode, told.strip().splitlines()[-1]) == (130, "interrupted")
+    assert not list(out.glob("arms/*/arm.json"))
+
+    lines = [command("run", study, "--arms", "setr-*", *more) for more in ((), ("--arms", "broken-own-0"))]
+    both = [subprocess.Popen(line, stderr=subprocess.PIPE, env=environment(), text=True) for line in lines]
+    logs = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 1], logs
+    return study, logs
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_arm_leaves_rows_per_patient_and_class(finished):
+    rows = read_csv(finished[0].parent / "out" / "results.csv")
+    arms = {(row["net"], row["attention"], row["seed"]) for row in rows}
+    assert arms == {("setr", kind, seed) for kind in ("qkv", "kv") for seed in "01"}
+    assert list(rows[0])[:9] == [*results.KEYS, "jaccard", "weighted_jaccard", "dice", "hd95_mm"]
+    assert len(rows) == 4 * 2 * 4  # arms, patients, three classes and their mean
+    evaluation = finished[0].parent / "out" / "arms" / "setr-kv-1" / "evaluation"
+    cases = {case["patient"]: case for case in json.loads((evaluation / "metrics.json").read_text())["cases"]}
+    row = next(
+        r for r in rows if (r["attention"], r["seed"], r["patient"], r["class"]) == ("kv", "1", "person5", "mean")
+    )
+    assert float(row["jaccard"]) == cases["person5"]["jaccard"]
+
+
+def test_every_arm_keeps_its_record_and_its_curve(finished):
+    folders = [finished[0].parent / "out" / "arms" / f"setr-{kind}-0" for kind in ("qkv", "kv")]
+    qkv, kv = (json.loads((folder / "arm.json").read_text()) for folder in folders)
+    assert qkv["parameters"] - kv["parameters"] == 6 * (192**2 + 192)  # one projection in each of six blocks
+    assert qkv["epochs"] == 2
+    assert qkv["versions"]["torch"] == torch.__version__
+    curve = read_csv(folders[0] / "curve.csv")
+    assert [row["epoch"] for row in curve] == ["1", "2"]
+    assert max(float(row["val_mean_dice"]) for row in curve) == qkv["best_val_dice"]
+
+
+def test_a_broken_arm_is_told_and_stops_no_other(finished):
+    assert "broken arm broken-own-0: " in finished[1][1]
+    assert "1 arm(s) broke; the same command makes them again" in finished[1][1]
+
+
+def test_finished_arms_are_skipped(finished, capsys):
+    record = finished[0].parent / "out" / "arms" / "setr-qkv-0" / "arm.json"
+    before = record.stat().st_mtime_ns
+    assert main(["run", str(finished[0]), "--arms", "setr-*"]) == 0
+    assert record.stat().st_mtime_ns == before
+
+
+def test_the_report_compares_the_arms(finished, capsys):
+    assert main(["report", str(finished[0])]) == 0
+    out = finished[0].parent / "out"
+    rows = read_csv(out / "comparisons.csv")
+    first = rows[0]
+    assert [first[key] for key in ("net", "attention", "reference", "metric")] == ["setr", "kv", "qkv", "jaccard"]
+    assert (first["seeds"], first["patients"], first["verdict"]) == ("2", "2", "undecided at this sample size")
+    scores = {
+        kind: np.mean(
+            [
+                float(r["jaccard"])
+                for r in read_csv(out / "results.csv")
+                if (r["attention"], r["class"]) == (kind, "mean")
+            ]
+        )
+        for kind in ("qkv", "kv")
+    }
+    assert float(first["difference"]) == pytest.approx(scores["kv"] - scores["qkv"], abs=1e-12)
+    text = (out / "report.md").read_text()
+    assert "Not finished, and not in these tables:** broken-own-0, broken-own-1." in text
+    assert "| setr | kv | 2 | 2 |" in text
+
+
+def test_a_changed_study_does_not_mix_with_finished_arms(finished, tiny_dataset):
+    text = finished[0].read_text()
+    try:
+        finished[0].write_text(text.replace("max_epochs: 2", "max_epochs: 3"))
+        with pytest.raises(
+            InputError, match=r"was made with another configuration: max_epochs is 3 and was 2, .*--redo"
+        ):
+            main(["run", str(finished[0]), "--arms", "setr-*"])
+    finally:
+        finished[0].write_text(text)
+
+
+@pytest.fixture
+def study(tmp_path, tiny_dataset):
+    return write_study(tmp_path, tiny_dataset)
+
+
+def job(study: Path, attention: str, seed: int = 0, folder: str = "") -> Job:
+    plan = read_study(study)
+    write_datalist(plan)
+    arm = next(arm for arm in plan.arms if (arm.attention, arm.seed) == (attention, seed))
+    place = arms_dir(plan) / (folder or arm.name)
+    return Job(place, plan.bundles_dir / arm.bundle, plan.output_dir, "cpu", configuration(plan, arm))
+
+
+def start_weights(made: Job) -> dict[str, torch.Tensor]:
+    network = open_training(made)[0].parser.get_parsed_content("network")
+    return {name: weight.clone() for name, weight in network.state_dict().items()}
+
+
+def train(made: Job, stop_after: int | None = None) -> list[list[float]]:
+    """Train an arm; return a few numbers of each batch, image and label."""
+    workflow, trainer = open_training(made)
+    seen = []
+
+    def note(engine):
+        image, label = (engine.state.batch[key].double() for key in ("image", "label"))
+        seen.append([image.sum().item(), image.square().sum().item(), label.sum().item(), label[0].sum().item()])
+
+    trainer.add_event_handler(Events.ITERATION_STARTED, note)
+    if stop_after:
+        trainer.add_event_handler(Events.EPOCH_COMPLETED(once=stop_after), lambda engine: engine.terminate())
+    workflow.run()
+    return seen
+
+
+def test_arms_of_one_seed_see_the_same_batches_whatever_their_attention(study):
+    qkv, kv, other = (train(job(study, *of)) for of in (("qkv",), ("kv",), ("kv", 1)))
+    assert len(qkv) == 2  # epochs of one batch
+    assert qkv == kv
+    assert qkv[0] != qkv[1]
+    assert not {tuple(batch) for batch in other} & {tuple(batch) for batch in kv}
+
+
+def test_weights_that_two_arms_share_start_alike(study):
+    qkv, kv, other = (start_weights(job(study, *of)) for of in (("qkv",), ("kv",), ("kv", 1)))
+    assert [name for name in qkv if name not in kv] == [
+        f"encoder.blocks.{block}.attention.query.{part}" for block in range(6) for part in ("weight", "bias")
+    ]
+    for name, weight in kv.items():
+        torch.testing.assert_close(weight, qkv[name], rtol=0, atol=0)
+    name = "encoder.blocks.0.attention.key.weight"
+    assert not torch.equal(kv[name], other[name])
+
+
+def test_an_interrupted_arm_ends_as_if_it_had_not_been(study):
+    whole, parts = job(study, "kv", folder="whole"), job(study, "kv", folder="parts")
+    seen = train(whole)
+    assert train(parts, stop_after=1) + train(parts) == seen
+    ends = [torch.load(made.folder / "models" / "last.pt", weights_only=True) for made in (whole, parts)]
+    assert [end["epoch"] for end in ends] == [2, 2]
+    for name, weight in ends[0]["network"].items():
+        torch.testing.assert_close(ends[1]["network"][name], weight, msg=name)
+
+
+def test_redo_sets_other_configurations_aside(study):
+    plan = read_study(study)
+    write_datalist(plan)
+    write_configuration(plan, plan.arms[0])
+    refuse_other_configurations(plan)
+    study.write_text(study.read_text().replace("learning_rate: 0.01", "learning_rate: 0.02"))
+    changed = read_study(study)
+    with pytest.raises(
+        InputError, match=r"setr-qkv-0 was made .*learning_rate is 0\.02 and was 0\.01; undo the change"
+    ):
+        refuse_other_configurations(changed)
+    refuse_other_configurations(changed, redo=True)
+    assert not (arms_dir(plan) / "setr-qkv-0").exists()
+    assert len(list((plan.output_dir / "replaced").glob("setr-qkv-0_*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sedes": [0]}, r"study\.yaml: 'sedes' is unknown; did you mean 'seeds'"),
+        ({"nets": {"setr": {"atention": ["qkv"]}}}, r"nets, setr: 'atention' is unknown; did you mean 'attention'"),
+        ({"nets": {"setr": {"attention": ["qkv", "kvpos"]}}}, r"attention: 'kvpos' is unknown; did you mean 'kv_pos'"),
+        ({"nets": {"setr": {"attention": ["kv"]}}}, r"attention is \['kv'\]; it must hold qkv"),
+        ({"nets": {"seter": {"attention": ["qkv"]}}}, r"has no bundle of 'seter', only: .*setr_qkv_segmentation"),
+        ({"nets": {"unet": {"network": UNET}}}, r"beside a 'network' name the 'bundle' that trains it"),
+        ({"nets": ["setr"]}, r"nets: found \['setr'\]; it must be a table"),
+        ({"overrides": {"max_epoch": 3}}, r"overrides, max_epoch: 'max_epoch' is unknown; did you mean 'max_epochs'"),
+        ({"overrides": {"network_def#sise": "tiny"}}, r"network_def#sise: 'sise' is unknown; did you mean 'size'"),
+        ({"overrides": {"train#dataloder#batch_size": 2}}, r"'dataloder' is unknown; did you mean 'dataloader'"),
+        ({"overrides": {"seed": 3}}, r"the study sets seed itself; leave it out"),
+        ({"seeds": [0, 0]}, r"seeds is \[0, 0\]; give different whole numbers"),
+        ({"seeds": []}, r"has no 'seeds'"),
+        ({"margin": 2}, r"margin is 2; it must be a Jaccard difference between 0 and 1"),
+        ({"reference": "qkvv"}, r"reference: 'qkvv' is unknown; did you mean 'qkv'"),
+        ({"split": "elsewhere.json"}, r"elsewhere\.json is missing"),
+        ({"output_dir": None}, r"has no 'output_dir'"),
+    ],
+)
+def test_a_mistake_in_the_study_is_told(tmp_path, tiny_dataset, changes, message):
+    with pytest.raises(InputError, match=message):
+        read_study(write_study(tmp_path, tiny_dataset, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test": ["person5", "person0"]}, r"patient person0 is in training and in test"),
+        ({"test": ["nobody"]}, r"datalist\.json lacks 1 patient\(s\) of the split \(nobody\)"),
+        ({"validation": []}, r"names no validation patients"),
+        ({"testing": ["person5"]}, r"split\.json: 'testing' is unknown; did you mean 'test'"),
+    ],
+)
+def test_a_mistake_in_the_split_is_told(study, changes, message):
+    (study.parent / "split.json").write_text(json.dumps({**SPLIT, **changes}))
+    with pytest.raises(InputError, match=message):
+        write_datalist(read_study(study))
+
+
+def test_patients_in_no_section_are_told(study, caplog):
+    write_datalist(read_study(study))
+    assert "1 patient(s) of the dataset are in no section and left out: person3" in caplog.text
+
+
+def test_labels_outside_the_declared_set_are_told(study, tmp_path):
+    path = tmp_path / "five.nii.gz"
+    nib.save(nib.Nifti1Image(np.full((4, 4, 2), 5, np.uint8), np.eye(4)), path)
+    plan = read_study(study)
+    datalist = json.loads((plan.dataset_dir / "datalist.json").read_text())
+    for section in SPLIT:
+        for entry in datalist[section]:
+            entry.update({key: str(plan.dataset_dir / entry[key]) for key in ("image", "label")})
+    datalist["training"][0]["label"] = str(path)
+    (tmp_path / "datalist.json").write_text(json.dumps(datalist))
+    with pytest.raises(InputError, match=r"five\.nii\.gz holds the values \[5\]; the dataset declares 0 to 3"):
+        write_datalist(read_study(study, dataset_dir=str(tmp_path)))
+
+
+def test_arms_are_selected_by_name_and_shard(study):
+    arms = read_study(study).arms
+    assert [arm.name for arm in arms] == ["setr-qkv-0", "setr-kv-0", "setr-qkv-1", "setr-kv-1"]
+    assert [arm.name for arm in select(arms, ["*-1"])] == ["setr-qkv-1", "setr-kv-1"]
+    assert [arm.name for arm in select(arms, [], (1, 2))] == ["setr-kv-0", "setr-kv-1"]
+    with pytest.raises(InputError, match=r"no arm fits 'setr-kv-7'; did you mean 'setr-kv-\d'\? .*seed: 0, 1"):
+        select(arms, ["setr-kv-7"])
+    assert parse_shard("2/3") == (1, 3)
+    with pytest.raises(InputError, match="--shard is '3/2'; it must be i/n"):
+        parse_shard("3/2")
+
+
+def test_a_mistake_ends_the_command_with_one_sentence(study):
+    study.write_text(study.read_text().replace("seeds:", "sedes:"))
+    result = subprocess.run(command("run", study), capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (study.parent / "out").exists()
+
+
+def rows(attention="kv", seed=0, **scores):
+    shared = {"net": "setr", "attention": attention, "seed": seed, "volumes": 2}
+    shared |= dict.fromkeys(results.OF_ARM, 1) | dict.fromkeys(results.SCORES, 0.5) | scores
+    return [{**shared, "patient": f"p{number}", "class": "mean"} for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [
+        (lambda text: text[:-3], r"results\.csv, line 4: the line is cut off or broken .*delete results\.csv"),
+        (lambda text: text[: text.index("p2") + 4], r"line 4"),
+        (lambda text: text.replace("0.5", "half", 1), r"line 2"),
+        (lambda text: text[:20], r"line 1: the columns are not net, attention, seed, patient, class, jaccard"),
+        (lambda text: text.splitlines()[0] + "\n", r"holds no row"),
+    ],
+)
+def test_a_results_file_that_is_cut_off_is_refused(study, cut, message):
+    path = results.write_rows(study.parent / "out" / "results.csv", rows())
+    path.write_text(cut(path.read_text()))
+    with pytest.raises(InputError, match=message):
+        main(["report", str(study)])
+
+
+def test_a_report_of_nothing_is_told(study):
+    with pytest.raises(InputError, match="has no finished arm; make some"):
+        main(["report", str(study)])
+
+
+def test_an_undefined_score_is_an_empty_cell(tmp_path):
+    path = results.write_rows(tmp_path / "results.csv", rows(hd95_mm=None))
+    assert ",0.5,,2," in path.read_text()
+    assert np.isnan(results.read_rows(path)[0]["hd95_mm"])
+
+
+def test_the_volumes_of_a_patient_are_averaged_where_defined():
+    organ = [{"dice": 0.4, "jaccard": 0.2, "hd95_mm": None}, {"dice": 0.8, "jaccard": 0.6, "hd95_mm": 3.0}]
+    cases = [{"patient": "a", "classes": {"liver": scores}, **scores, "weighted_jaccard": 0.5} for scores in organ]
+    record = {"net": "setr", "attention": "kv", "seed": 0, **dict.fromkeys(results.OF_ARM, 1)}
+    liver, mean = results.rows_of({"classes": {"liver": {}}, "cases": cases}, record)
+    assert [liver[key] for key in results.SCORES] == [pytest.approx(0.4), None, pytest.approx(0.6), 3.0]
+    assert (mean["class"], mean["weighted_jaccard"], mean["volumes"]) == ("mean", 0.5, 2)
