@@ -83,6 +83,8 @@ class ScoreVolumes:
         summary = summarise(cases, self.class_names)
         if self.notice:
             summary["notice"] = self.notice
+        if refused := getattr(engine.state, "refused", []):  # by kvseg_monai.bad_cases
+            summary["refused"] = list(refused)
         if _rank() == 0:
             write_metrics(summary, self.output_dir)
             logger.info("scores of %d case(s), written to %s\n%s", len(cases), self.output_dir, as_table(summary))
