@@ -47,7 +47,7 @@ _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber"),
     *("Modality", "PatientID", "PatientName", "PatientBirthDate", "Rows", "Columns", "NumberOfFrames"),
-    *("SamplesPerPixel", "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept"),
+    *("SamplesPerPixel", "PhotometricInterpretation", "BitsStored", "RescaleSlope", "RescaleIntercept"),
     *(*_PLANE, *_GROUPS, *TRAITS, *RANKS),
 ]
 
@@ -67,7 +67,10 @@ class Header:
     series_number: int
     modality: str
     shape: tuple[int, int]  # rows, columns
+    frames: int
+    bits: int  # of a stored value
     inverted: bool  # MONOCHROME1: the largest value is black
+    syntax: str  # TransferSyntaxUID
 
 
 @dataclass(frozen=True)
@@ -162,15 +165,17 @@ def _frames(dataset: Dataset, path: Path, name: str) -> list[Frame]:
         series_number=int(dataset.get("SeriesNumber") or 0),
         modality=str(dataset.Modality),
         shape=(_side(dataset, "Rows"), _side(dataset, "Columns")),
+        frames=int(dataset.get("NumberOfFrames") or 1),
+        bits=int(dataset.get("BitsStored") or 16),
         inverted=str(dataset.get("PhotometricInterpretation", "")) == "MONOCHROME1",
+        syntax=str(dataset.file_meta.get("TransferSyntaxUID", "")),
     )
     groups = dataset.get(_GROUPS[1])
-    count = int(dataset.get("NumberOfFrames") or 1)
-    if not groups and count == 1:
+    if not groups and header.frames == 1:
         return [_frame(header, 0, [dataset])]
-    if not groups or len(groups) != count:
+    if not groups or len(groups) != header.frames:
         raise InputError(
-            f"holds {count} frames and says of {len(groups or ())} where they lie; each must have a position: "
+            f"holds {header.frames} frames and says of {len(groups or ())} where they lie; each must have a position: "
             "export it again"
         )
     shared = [*_items(dataset.get(_GROUPS[0]))]

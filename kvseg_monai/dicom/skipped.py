@@ -1,5 +1,7 @@
 """What was left out, and why."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -24,3 +26,15 @@ class Skipped:
     def __str__(self) -> str:
         """Return name and reason."""
         return f"{self.name}: {self.reason}"
+
+
+def sentences(skipped: Iterable[Skipped]) -> list[str]:
+    """Tell what was left out: each fault on its own, what is left out by rule counted by reason."""
+    faults, rules = [], defaultdict(list)
+    for item in skipped:
+        if item.fault:
+            faults.append(str(item))
+        else:
+            rules[item.reason].append(item.name)
+    counted = [f"{len(names)} files: {reason} (first: {names[0]})" for reason, names in sorted(rules.items())]
+    return faults + counted
