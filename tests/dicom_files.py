@@ -73,7 +73,7 @@ def write_series(
         dataset.ImageOrientationPatient, dataset.PixelSpacing = cosines, spacing
         dataset.SliceThickness = values.get("SliceThickness", float(np.linalg.norm(lps[:3, 2])))
         _set_pixels(dataset, voxels[:, :, index].T)
-        dataset.save_as(path)
+        dataset.save_as(path, enforce_file_format=True)
         paths.append(path)
     return paths
 
@@ -96,7 +96,7 @@ def write_enhanced(
         for index in order
     ]
     _set_pixels(dataset, voxels[:, :, order].T)
-    dataset.save_as(path)
+    dataset.save_as(path, enforce_file_format=True)
     return path
 
 

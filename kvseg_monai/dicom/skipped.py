@@ -36,5 +36,7 @@ def sentences(skipped: Iterable[Skipped]) -> list[str]:
             faults.append(str(item))
         else:
             rules[item.reason].append(item.name)
-    counted = [f"{len(names)} files: {reason} (first: {names[0]})" for reason, names in sorted(rules.items())]
-    return faults + counted
+    return faults + [
+        f"{len(names)} {'file' if len(names) == 1 else 'files'}: {reason} (first: {names[0]})"
+        for reason, names in sorted(rules.items())
+    ]
