@@ -139,7 +139,7 @@ def test_a_dicomdir_is_not_followed(tmp_path):
     shutil.copy(root / "DICOMDIR", tmp_path)
     shutil.copytree(root / "98892003", tmp_path / "98892003")
     found, skipped = find_series(tmp_path)
-    assert [str(item) for item in skipped if item.name == "DICOMDIR"][0].endswith("never the paths that it holds")
+    assert next(str(item) for item in skipped if item.name == "DICOMDIR").endswith("never the paths that it holds")
     assert {series.shape for series in found} == {(16, 16, 1)}
     assert len(found) == 10
     assert sum("projection" in item.reason for item in skipped) == 7
@@ -335,13 +335,13 @@ def test_paths_that_mean_no_volume(tmp_path):
     write_series(tmp_path / "a", make_voxels(), np.diag([-1.5, -1.5, 3, 1]))
     write_series(tmp_path / "b", make_voxels(), np.diag([-1.5, -1.5, 3, 1]), SeriesInstanceUID="1.2.3")
     (tmp_path / "c").mkdir()
-    with pytest.raises(InputError, match="holds 2 MR volumes .series004-"):
+    with pytest.raises(InputError, match=r"holds 2 MR volumes .series004-"):
         volume_at(tmp_path)
-    with pytest.raises(InputError, match="holds no MR volume .it is empty."):
+    with pytest.raises(InputError, match=r"holds no MR volume .it is empty."):
         volume_at(tmp_path / "c")
     with pytest.raises(InputError, match=r"series9 does not exist, nor does .* hold a DICOM volume of that name"):
         volume_at(tmp_path / "series9")
-    with pytest.raises(InputError, match="does not exist; give a folder with DICOM files"):
+    with pytest.raises(InputError, match=r"does not exist; give a folder with DICOM files"):
         find_series(tmp_path / "nowhere")
 
 
@@ -352,5 +352,5 @@ def test_headers_come_in_the_order_of_the_slices(tmp_path):
     assert [float(header.ImagePositionPatient[2]) for header in headers] == [0, 3, 6, 9, 12, 15]
     assert "PixelData" not in headers[0]
     series.paths[0].unlink()
-    with pytest.raises(InputError, match="cannot be read .FileNotFoundError.; restore it"):
+    with pytest.raises(InputError, match=r"cannot be read .FileNotFoundError.; restore it"):
         series.datasets()

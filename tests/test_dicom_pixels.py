@@ -127,7 +127,7 @@ def test_a_file_that_is_cut_off_is_told(tmp_path, syntax):
     for path in paths if syntax else ():
         compress(path, SYNTAXES[syntax])
     paths[1].write_bytes(paths[1].read_bytes()[:-300])
-    with pytest.raises(InputError, match="IM0001 cannot be decoded .*copy it again"):
+    with pytest.raises(InputError, match=r"IM0001 cannot be decoded .*copy it again"):
         load(tmp_path)
 
 
@@ -138,10 +138,10 @@ def test_a_decoder_that_complains_or_dies_takes_nothing_with_it(tmp_path, monkey
     content = bytearray(paths[1].read_bytes())
     content[-200:-100] = b"\xff\xd9" * 50  # the picture ends too early
     paths[1].write_bytes(content)
-    with pytest.raises(InputError, match="IM0001 cannot be decoded .its JPEG data are damaged"):
+    with pytest.raises(InputError, match=r"IM0001 cannot be decoded .its JPEG data are damaged"):
         load(tmp_path)
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(InputError, match="IM0000 cannot be decoded"):
+    with pytest.raises(InputError, match=r"IM0000 cannot be decoded"):
         apart.decode_apart(paths)
 
 
@@ -155,6 +155,6 @@ def test_a_file_that_changed_is_told(tmp_path):
     paths = write_series(tmp_path, make_voxels(), AFFINE)
     (series,), _ = find_series(tmp_path)
     write_series(tmp_path, make_voxels(shape=(8, 5, 4)), AFFINE, SeriesInstanceUID=series_uid("new"))
-    with pytest.raises(InputError, match="IM0000 changed while it was read; run again"):
+    with pytest.raises(InputError, match=r"IM0000 changed while it was read; run again"):
         series.load()
     assert paths[0].exists()

@@ -29,7 +29,7 @@ def without_duplicates(frames: Sequence[Frame]) -> tuple[list[Frame], list[tuple
     """
     first: dict[Hashable, Frame] = {}
     twice = []
-    for frame in sorted(frames, key=lambda frame: -frame.header.size):
+    for frame in sorted(frames, key=lambda frame: (-frame.header.size, frame.header.name)):
         kept = first.setdefault((frame.header.instance_uid, frame.index, frame.position), frame)
         if kept is not frame:
             twice.append((frame, kept))
