@@ -15,14 +15,15 @@ from typing import Any
 
 from monai.data import NibabelWriter
 
+from kvseg_monai.dicom.listing import list_volumes
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import whole_file
 from kvseg_monai.overrides import as_flag
+from kvseg_monai.readers import VOLUME_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
 SECTIONS = ("training", "validation", "test")
-VOLUME_SUFFIXES = (".nii", ".nii.gz")
 Case = dict[str, str]
 
 
@@ -133,23 +134,35 @@ def _resolve(root: Path, section: str, entry: Case) -> Case:
 
 
 def volumes(dataset_dir: str | Path) -> list[Case]:
-    """Return what to segment: the test cases of a datalist, all NIfTI files below a folder, or one file.
+    """Return what to segment: of a datalist the test cases, of a folder all NIfTI files and DICOM MR volumes below it.
+
+    A DICOM volume is named by its series number and a hash, not by its files (see :mod:`kvseg_monai.dicom.listing`).
+    What is left out of a DICOM folder is told.
 
     Raises:
         InputError: when there is nothing.
     """
     root = Path(dataset_dir)
     if (root / "datalist.json").is_file():
-        return [{"image": case["image"]} for case in cases(root, "test")]
+        return _listed_volumes(root)
     if root.is_file() and root.name.endswith(VOLUME_SUFFIXES):
         return [{"image": str(root.resolve())}]
     found = sorted(path for path in root.rglob("*") if path.name.endswith(VOLUME_SUFFIXES)) if root.is_dir() else []
-    if not found:
+    images = [str(path.resolve()) for path in found] + (list(list_volumes(root)) if root.exists() else [])
+    if not images:
         raise InputError(
             f"{root} has no volume; --dataset_dir must be a folder with a datalist.json, a folder with files "
-            f"{' or '.join('*' + suffix for suffix in VOLUME_SUFFIXES)}, or one such file"
+            f"{' or '.join('*' + suffix for suffix in VOLUME_SUFFIXES)} or DICOM MR series, or one such file"
         )
-    return [{"image": str(path.resolve())} for path in found]
+    return [{"image": image} for image in images]
+
+
+def _listed_volumes(root: Path) -> list[Case]:
+    """Test cases, or, where the datalist has no case with a label, those without one."""
+    datalist = read_datalist(root)
+    if datalist.get("unlabelled") and not any(datalist.get(section) for section in SECTIONS):
+        return [{"image": str((root / entry["image"]).resolve())} for entry in datalist["unlabelled"]]
+    return [{"image": case["image"]} for case in cases(root, "test")]
 
 
 def common_root(data: Sequence[Case]) -> str:

@@ -28,7 +28,7 @@ SAME_GRID = 0.5  # of the smallest voxel side: label and image may not be furthe
 
 def first_finding(image: MetaTensor) -> str | None:
     """Return what keeps an image from being segmented as an MR volume, slice by slice."""
-    checks = (_other_modality, other_dimensions, _broken_geometry, _other_plane, _broken_voxels, _looks_like_ct)
+    checks = (other_dimensions, _broken_geometry, _other_plane, _broken_voxels, _looks_like_ct)
     return next(filter(None, (check(image) for check in checks)), None)
 
 
@@ -88,13 +88,6 @@ def sides(volume: MetaTensor) -> list[int]:
 def name_of(volume: MetaTensor, default: Hashable) -> str:
     """Return the file that a volume was loaded from."""
     return str(volume.meta.get("filename_or_obj", default))
-
-
-def _other_modality(image: MetaTensor) -> str | None:
-    modality = image.meta.get("modality")
-    if modality in (None, "MR"):
-        return None
-    return f"is {modality} by its header; the networks read MR: give an MR series"
 
 
 def _broken_geometry(image: MetaTensor) -> str | None:

@@ -22,8 +22,8 @@ class CheckVolumed(MapTransform):
 
     Refused are: other than three dimensions; affines that are not finite, or whose
     axes are parallel; voxels smaller than 0.05 mm or larger than 50 mm along an axis; NaN or infinite voxels; an image
-    of one value; CT, by the header's modality where there is one, else by values (5 % of the voxels are air in
-    Hounsfield units, -1100 to -900, and 5 % soft tissue, -200 to 300).
+    of one value; CT by its values: 5 % of the voxels are air in Hounsfield units, -1100 to -900, and 5 % soft tissue,
+    -200 to 300. DICOM files of another modality by their header are left out before, where a folder is searched.
 
     A volume of one axial slice is right, and told once at the level INFO; it is refused where the network wants
     neighbours. One sagittal or coronal slice is refused: volumes are cut across the patient's long axis.

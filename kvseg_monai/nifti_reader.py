@@ -17,9 +17,10 @@ MAX_GZIP_RATIO = 1032  # of deflate; https://zlib.net/zlib_tech.html
 class NiftiReader(NibabelReader):
     """MONAI's reader of NIfTI files, made strict. Dimensions of size 1 behind the third are dropped.
 
-    An error in ``read`` makes MONAI try its other readers on the file, such as the one for photographs, so everything
-    happens in ``get_data``. MONAI's reader replaces an sform by the qform where they differ; here the affine stays the
-    file's own, as other programs see it, and so does the label map's.
+    ``LoadImage`` tries its other readers on a file, such as the one for photographs, where ``read`` fails. So ``read``
+    does nothing, and ``get_data``, whose errors are not caught, reads. MONAI's reader replaces an sform by the qform
+    where only that fits the voxel size; here the affine stays the file's own, as other programs see it, and so does the
+    label map's.
     """
 
     def __init__(self) -> None:
@@ -36,14 +37,16 @@ class NiftiReader(NibabelReader):
         Raises:
             InputError: when it cannot be read, or its voxels are colours or complex numbers.
         """
-        (path,) = img
+        path = str(img[0])
+        if not os.path.isfile(path):
+            raise InputError(f"{path} is missing; restore it or correct the path")
         try:
             image = nib.load(path)
             finding = _finding(image, path)
             loaded = super().get_data(image) if finding is None else None
         except Exception as error:  # nibabel and gzip have a dozen kinds for a damaged file
             reason = " ".join(str(error).replace(path, "it").split()) or type(error).__name__
-            raise InputError(f"{path} cannot be read as a NIfTI volume ({reason}); get the file again") from error
+            raise InputError(f"{path} is no readable NIfTI file ({reason}); copy it again") from error
         if loaded is None:
             raise InputError(f"{path} {finding}")
         return loaded
@@ -61,5 +64,5 @@ def _finding(image: nib.spatialimages.SpatialImage, path: str) -> str | None:
     most = os.path.getsize(path) * (MAX_GZIP_RATIO if path.endswith(".gz") else 1)
     if isinstance(image, nib.Nifti1Image) and math.prod(image.shape) * kind.itemsize > most:
         shape = " x ".join(str(side) for side in image.shape)
-        return f"is {shape} voxels by its header, more than the file can hold; get the file again"
+        return f"is {shape} voxels by its header, more than the file can hold; copy it again"
     return None

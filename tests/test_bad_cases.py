@@ -15,10 +15,10 @@ from support import BUNDLES, config, run
 from kvseg_monai.bad_cases import GuardedDataset, sound_cases
 from kvseg_monai.errors import InputError
 from kvseg_monai.guard import CheckVolumed
-from kvseg_monai.nifti_reader import NiftiReader
+from kvseg_monai.readers import VolumeReader
 
 BUNDLE = BUNDLES[1]
-LOADING = [LoadImaged("image", reader=NiftiReader), CheckVolumed("image")]
+LOADING = [LoadImaged("image", reader=VolumeReader), CheckVolumed("image")]
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_batch_finishes_the_good_cases_and_tells_the_bad_ones_at_the_end(datas
         assert "Traceback" not in result.stderr
         *_, count, sentence, rest = result.stderr.strip().splitlines()
         assert count == "error: 1 of 3 cases refused:"
-        assert sentence.startswith(f"  {dataset}/images/case5.nii.gz cannot be read as a NIfTI volume (")
+        assert sentence.startswith(f"  {dataset}/images/case5.nii.gz is no readable NIfTI file (")
         assert rest == "2 case(s) are finished"
         assert [path.name for path in sorted(folder.glob("*.nii.gz"))] == ["case3.nii.gz", "case6.nii.gz"]
         assert not list(folder.glob(".partial*"))
