@@ -137,7 +137,7 @@ def volumes(dataset_dir: str | Path) -> list[Case]:
     """Return what to segment: of a datalist the test cases, of a folder all NIfTI files and DICOM MR volumes below it.
 
     A DICOM volume is named by its series number and a hash, not by its files (see :mod:`kvseg_monai.dicom.listing`).
-    What is left out of a DICOM folder is told.
+    What is left out of a DICOM folder by rule is told; what is at fault there is returned, for its reading to tell.
 
     Raises:
         InputError: when there is nothing.
@@ -148,7 +148,8 @@ def volumes(dataset_dir: str | Path) -> list[Case]:
     if root.is_file() and root.name.endswith(VOLUME_SUFFIXES):
         return [{"image": str(root.resolve())}]
     found = sorted(path for path in root.rglob("*") if path.name.endswith(VOLUME_SUFFIXES)) if root.is_dir() else []
-    images = [str(path.resolve()) for path in found] + (list(list_volumes(root)) if root.exists() else [])
+    images = [str(path.resolve()) for path in found] + (list_volumes(root) if root.exists() else [])
+    images = list(dict.fromkeys(images))  # a file that cannot be read is a volume by its name, and a fault
     if not images:
         raise InputError(
             f"{root} has no volume; --dataset_dir must be a folder with a datalist.json, a folder with files "

@@ -1,19 +1,23 @@
 """Bad cases among good ones: told before a training, left out of batch work, which says so at its end."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import torch
-from monai.bundle import ConfigParser
+from dicom_files import write_series
+from monai.bundle import ConfigParser, create_workflow
 from monai.transforms import LoadImaged
-from support import BUNDLES, config, run
+from oracles import IntensityOracle
+from support import BUNDLES, config, make_volume, run
 
 from kvseg_monai.bad_cases import GuardedDataset, sound_cases
-from kvseg_monai.errors import InputError
+from kvseg_monai.errors import InputError, find_input_error
 from kvseg_monai.guard import CheckVolumed
 from kvseg_monai.readers import VolumeReader
 
@@ -105,6 +109,29 @@ def test_where_all_are_bad_the_evaluation_says_so(dataset, weights):
     told = result.stderr.strip().splitlines()[-1]
     assert told.startswith("error: no case was scored: the list is empty, or all were refused")
     assert not (weights / "eval" / "metrics.json").exists()
+
+
+def test_faults_of_a_dicom_folder_are_bad_cases(tmp_path):
+    """A series with a missing slice, and a damaged file; a localizer is left out by rule and no fault."""
+    voxels, affine = make_volume(0)[0], np.diag([-1.5, -1.5, 3, 1])
+    write_series(tmp_path / "in" / "good", voxels, affine)
+    localizer = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    write_series(tmp_path / "in" / "scout", voxels, affine, SeriesInstanceUID="1.2.4", ImageType=localizer)
+    write_series(tmp_path / "in" / "gap", voxels, affine, SeriesInstanceUID="1.2.3")[3].unlink()
+    damaged = pydicom.dcmread(tmp_path / "in" / "good" / "IM0000")
+    damaged.PixelSpacing = [0, 0]
+    damaged.save_as(tmp_path / "in" / "damaged")
+    folders = {"bundle_root": str(tmp_path), "dataset_dir": str(tmp_path / "in"), "handlers": ["@bad_cases"]}
+    made = create_workflow(
+        config_file=config(BUNDLE, "inference"), workflow_type="inference", image_size=[64, 64], **folders
+    )
+    made.parser["network"] = IntensityOracle()
+    made.parser.parse(reset=True)
+    with pytest.raises(RuntimeError, match="bad_cases") as error:
+        made.run()
+    told = str(find_input_error(error.value))
+    assert re.match(r"(?s)2 of 3 cases refused:.*in/damaged .*PixelSpacing.*gap/IM0000: .*slices are missing", told)
+    assert len(list((tmp_path / "eval").iterdir())) == 1
 
 
 def test_a_defect_of_ours_is_not_taken_for_a_bad_case(dataset):
