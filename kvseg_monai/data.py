@@ -171,7 +171,9 @@ def common_root(data: Sequence[Case]) -> str:
     return os.path.commonpath([str(Path(case["image"]).parent) for case in data])
 
 
-def still_to_do(data: Sequence[Case], output_dir: str | Path, *, overwrite: bool | str = False) -> list[Case]:
+def still_to_do(
+    data: Sequence[Case], output_dir: str | Path, *, overwrite: bool | str = False, suffix: str = ".nii.gz"
+) -> list[Case]:
     """Leave out the volumes whose label map is in ``output_dir`` already, and say so.
 
     Raises:
@@ -180,7 +182,7 @@ def still_to_do(data: Sequence[Case], output_dir: str | Path, *, overwrite: bool
     root = Path(common_root(data))
     again, todo = as_flag(overwrite, "overwrite"), []
     for case in data:
-        target = Path(output_dir).resolve() / label_map_name(Path(case["image"]).relative_to(root))
+        target = Path(output_dir).resolve() / label_map_name(Path(case["image"]).relative_to(root), suffix)
         if target.parent == Path(case["image"]).parent:
             raise InputError(
                 f"--output_dir {output_dir} is the folder of the input {case['image']}; a label map takes its input's "
@@ -203,9 +205,9 @@ def still_to_do(data: Sequence[Case], output_dir: str | Path, *, overwrite: bool
     return todo
 
 
-def label_map_name(image: Path) -> Path:
-    """Return the relative path of an image's label map: the same, always as .nii.gz."""
-    return image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".nii.gz")
+def label_map_name(image: Path, suffix: str = ".nii.gz") -> Path:
+    """Return the relative path of an image's label map: the same, with another suffix."""
+    return image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + suffix)
 
 
 class AtomicNibabelWriter(NibabelWriter):

@@ -17,19 +17,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Okabe and Ito's palette, told apart by the colour-blind, bright ones first: they must stand out on grey tissue.
-COLOURS = ("#e69f00", "#56b4e9", "#00b37d", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
+from kvseg_monai.labels import colour_of
+
 MARKERS = "osD^vP*"
 GREY = "#5b6670"
 
 
 class PictureError(Exception):
     """A picture cannot be drawn; the message is the note shown in its place."""
-
-
-def colour_of(index: int) -> str:
-    """Colour of foreground class ``index`` (counted from zero); they repeat after seven."""
-    return COLOURS[index % len(COLOURS)]
 
 
 def load_volume(path: str | Path | None, *, role: str) -> tuple[np.ndarray, tuple[float, float]]:

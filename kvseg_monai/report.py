@@ -20,6 +20,7 @@ from kvseg_monai import figures
 from kvseg_monai._version import __version__
 from kvseg_monai.errors import InputError, run_command
 from kvseg_monai.files import write_text
+from kvseg_monai.labels import colour_of
 from kvseg_monai.metrics import CASE_METRICS, CLASS_METRICS
 from kvseg_monai.provenance import commit
 from kvseg_monai.scoring import case_name
@@ -68,7 +69,7 @@ def build_report(
         notice=notice or metrics.get("notice") or (PHANTOM_NOTICE if metrics.get("phantom") else None),
         metrics=metrics,
         patients=len(patients),
-        colours={name: figures.colour_of(index) for index, name in enumerate(metrics["classes"])},
+        colours={name: colour_of(index) for index, name in enumerate(metrics["classes"])},
         patient_plot=figures.draw_patients(patients, list(metrics["classes"])),
         examples=list(_examples(metrics, evaluation, Path(predictions or evaluation))),
         training=training is not None,
