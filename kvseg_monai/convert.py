@@ -5,6 +5,7 @@ autoencoders, ...) and ``WindowAttention`` (SwinUNETR). Each loses its query pro
 """
 
 import argparse
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +14,25 @@ import torch
 from monai.bundle import ConfigParser
 from monai.networks.blocks import PatchEmbeddingBlock, SABlock
 from monai.networks.nets.swin_unetr import WindowAttention
-from torch import nn
+from torch import Tensor, nn
 
 from kvseg_monai.blocks.key_value import KeyValueSABlock, KeyValueWindowAttention
 from kvseg_monai.checkpoints import load_weights
 from kvseg_monai.errors import InputError, run_command
-from kvseg_monai.warm_start import key_value_form
+from kvseg_monai.warm_start import key_value_form, measure_tokens
+
+logger = logging.getLogger(__name__)
 
 KINDS = {SABlock: ("kv", "kv_pos"), WindowAttention: ("kv",)}  # a window has its own position bias
 
 
 @dataclass(frozen=True)
 class ConvertedBlock:
-    """One converted attention; ``fit_error`` is ||Wq^T Wk - W^T W|| / ||Wq^T Wk||, None without a warm start."""
+    """One converted attention.
+
+    ``fit_error`` is ||Wq^T Wk - W^T W|| / ||Wq^T Wk||, on images that of the logits which the softmax sees (see
+    :mod:`kvseg_monai.closest_key`); None without a warm start.
+    """
 
     name: str
     source: str
@@ -56,7 +63,7 @@ class Summary:
         return "\n".join(lines + [f"left alone: {name}" for name in self.left_alone])
 
 
-def to_kv(network: nn.Module, attention: str = "kv", warm_start: bool = True) -> Summary:
+def to_kv(network: nn.Module, attention: str = "kv", warm_start: bool = True, images: Tensor | None = None) -> Summary:
     """Replace each MONAI self-attention of ``network`` by its Key-Value form, in place.
 
     Value and output projection are carried over unchanged, and so are position tables, masks, dropout, device, dtype
@@ -65,9 +72,11 @@ def to_kv(network: nn.Module, attention: str = "kv", warm_start: bool = True) ->
     Args:
         network: any module with a ``SABlock`` or a ``WindowAttention`` somewhere below it.
         attention: ``kv``, or ``kv_pos`` (``SABlock`` alone), which adds 50 parameters per block.
-        warm_start: take the key that is closest to the trained query and key (:mod:`kvseg_monai.warm_start`); the
+        warm_start: take the key that is closest to the trained query and key (:mod:`kvseg_monai.closest_key`); the
             position of ``kv_pos`` then starts as none at all. False draws the key afresh, as ``torch.nn.Linear``
             initialises itself, which is how both sources do it: right for a network that was never trained.
+        images: a batch as in training, without labels, for the warm start: the key is then the closest on the tokens
+            of these images, which is much closer. None fits the weights alone.
 
     Raises:
         ValueError: when there is nothing to convert, or the kind does not exist for an attention found; the network is
@@ -75,12 +84,17 @@ def to_kv(network: nn.Module, attention: str = "kv", warm_start: bool = True) ->
     """
     found = list(_attentions(network))
     _check(network, found, attention)
-    before, tokens = _count(network), _token_count(network)
+    before, token_count = _count(network), _token_count(network)
+    tokens = {}
+    if warm_start and images is not None:
+        tokens = measure_tokens(network, {source for _, source in found}, images)
     replaced: dict[nn.Module, nn.Module] = {}
     blocks = []
     for name, source in found:
         if source not in replaced:  # a module may sit in several places
-            replaced[source], error = key_value_form(source, attention, warm_start=warm_start, tokens=tokens)
+            replaced[source], error = key_value_form(
+                source, attention, warm_start=warm_start, token_count=token_count, tokens=tokens.get(source)
+            )
             sizes = (_count(source), _count(replaced[source]))
             blocks.append(ConvertedBlock(name, type(source).__name__, attention, *sizes, error))
         parent, _, child = name.rpartition(".")
@@ -89,19 +103,24 @@ def to_kv(network: nn.Module, attention: str = "kv", warm_start: bool = True) ->
 
 
 def converted(
-    network: nn.Module, attention: str = "kv", warm_start: bool = True, weights: str | None = None
+    network: nn.Module,
+    attention: str = "kv",
+    warm_start: bool = True,
+    weights: str | None = None,
+    images: Tensor | None = None,
 ) -> nn.Module:
-    """Convert ``network`` and return it: a ``_target_`` for the ``network_def`` of a bundle.
+    """Convert ``network`` and return it: a ``_target_`` for the ``network_def`` of a bundle. Logs the summary.
 
     Args:
         network: see :func:`to_kv`.
         attention: see :func:`to_kv`.
         warm_start: see :func:`to_kv`; False where a checkpoint of the converted network is loaded afterwards.
         weights: state dict of the unconverted network, loaded strictly before the conversion; None loads nothing.
+        images: see :func:`to_kv`.
     """
     if weights is not None:
         load_weights(network, weights)
-    to_kv(network, attention, warm_start)
+    logger.info("converted to its Key-Value form:\n%s", to_kv(network, attention, warm_start, images))
     return network
 
 
