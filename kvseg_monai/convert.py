@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from monai.bundle import ConfigParser
 from monai.networks.blocks import PatchEmbeddingBlock, SABlock
 from monai.networks.nets.swin_unetr import WindowAttention
 from torch import Tensor, nn
 
 from kvseg_monai.blocks.key_value import KeyValueSABlock, KeyValueWindowAttention
-from kvseg_monai.checkpoints import load_weights
+from kvseg_monai.checkpoints import _save_whole, load_weights
 from kvseg_monai.errors import InputError, run_command
 from kvseg_monai.warm_start import key_value_form, measure_tokens
 
@@ -170,29 +169,42 @@ def _token_count(network: nn.Module) -> int:
     return int(counts[0]) if counts else 1
 
 
-def main() -> int:
-    """Convert trained weights of a network that a configuration defines, and print what was done."""
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m kvseg_monai.convert", description=main.__doc__)
-    parser.add_argument("--config_file", required=True, help="bundle configuration with the unconverted network")
+    parser.add_argument(
+        "--config_file",
+        required=True,
+        nargs="+",
+        help="bundle configuration with the unconverted network; a later file is laid over those before it",
+    )
     parser.add_argument("--net_id", default="network_def", help="the network in it (default: %(default)s)")
     parser.add_argument("--weights", type=Path, required=True, help="trained state dict of that network")
     parser.add_argument("--target", type=Path, required=True, help="where the converted state dict goes")
     parser.add_argument("--attention", default="kv", help="kv or kv_pos (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a target that is there already")
     options = parser.parse_args()
-    for path in (options.config_file, options.target.parent):
+    for path in (*options.config_file, options.target.parent):
         if not Path(path).exists():
             raise InputError(f"{path} does not exist; give a file or folder that does")
+    if options.target.exists() and not (options.overwrite and options.target.is_file()):
+        raise InputError(f"{options.target} is there already; give another --target, or --overwrite to replace a file")
+    return options
+
+
+def main() -> int:
+    """Convert trained weights of a network that a configuration defines, and print what was done."""
+    options = _options()
     config = ConfigParser()
     config.read_config(options.config_file)
     if config.get(options.net_id) is None:
-        raise InputError(f"{options.config_file} has no {options.net_id}; name its network with --net_id")
+        raise InputError(f"{options.config_file[-1]} has no {options.net_id}; name its network with --net_id")
     network = config.get_parsed_content(options.net_id)
     load_weights(network, options.weights)
     try:
         print(to_kv(network, options.attention))
     except ValueError as error:
         raise InputError(str(error)) from error
-    torch.save(network.state_dict(), options.target)
+    _save_whole(network.state_dict(), options.target)
     return 0
 
 

@@ -19,6 +19,7 @@ import kvseg_monai
 from kvseg_monai.blocks.key_value import KeyValueSABlock, KeyValueWindowAttention
 from kvseg_monai.closest_key import closest_key
 from kvseg_monai.convert import converted, main, to_kv
+from kvseg_monai.errors import InputError
 
 WIDTH, HEADS = 16, 2
 SMALL = {"hidden_size": WIDTH, "mlp_dim": 24, "num_heads": HEADS}
@@ -396,17 +397,28 @@ def test_bundle_definition_and_command_line(tmp_path, monkeypatch, capsys):
     """The command line writes what the bundle's network definition computes, with the summary on the terminal."""
     source = build("vit")
     torch.save(source.state_dict(), tmp_path / "model.pt")
-    (tmp_path / "train.json").write_text(json.dumps({"network_def": DEFINITION}))
+    (tmp_path / "base.json").write_text(json.dumps({"network_def": {**DEFINITION, "num_layers": 7}}))
+    (tmp_path / "train.json").write_text(json.dumps({"network_def#num_layers": 2}))
     definition = {"_target_": "kvseg_monai.convert.converted", "network": DEFINITION}
     network = ConfigParser({"net": {**definition, "weights": str(tmp_path / "model.pt")}}).get_parsed_content("net")
     assert isinstance(network, ViT)
     torch.testing.assert_close(converted(source).state_dict(), network.state_dict())
 
-    files = {"config_file": "train.json", "weights": "model.pt", "target": "kv.pt"}
-    arguments = [part for name, file in files.items() for part in (f"--{name}", str(tmp_path / file))]
+    files = {"config_file": ["base.json", "train.json"], "weights": ["model.pt"], "target": ["kv.pt"]}
+    arguments = [part for name, of in files.items() for part in (f"--{name}", *(str(tmp_path / file) for file in of))]
     monkeypatch.setattr(sys, "argv", ["convert", *arguments])
     assert main() == 0
     assert "blocks.0.attn" in capsys.readouterr().out
+    torch.testing.assert_close(torch.load(tmp_path / "kv.pt", weights_only=True), network.state_dict())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base.json", "kv.pt", "model.pt", "train.json"]
+
+    (tmp_path / "kv.pt").write_text("an earlier file")
+    with pytest.raises(InputError, match=r"kv.pt is there already; give another --target, or --overwrite"):
+        main()
+    assert (tmp_path / "kv.pt").read_text() == "an earlier file"
+    arguments.append("--overwrite")
+    monkeypatch.setattr(sys, "argv", ["convert", *arguments])
+    assert main() == 0
     torch.testing.assert_close(torch.load(tmp_path / "kv.pt", weights_only=True), network.state_dict())
 
     for extra, sentence in (
@@ -414,6 +426,7 @@ def test_bundle_definition_and_command_line(tmp_path, monkeypatch, capsys):
         (["--attention", "k"], "attention is 'k'"),
         (["--weights", "none.pt"], "the weights none.pt are missing"),
         (["--target", str(tmp_path / "no" / "kv.pt")], "no does not exist"),
+        (["--target", str(tmp_path)], "is there already"),
     ):
         monkeypatch.setattr(sys, "argv", ["convert", *arguments, *extra])
         with pytest.raises(ValueError, match=sentence):
