@@ -114,8 +114,8 @@ def write_metrics(summary: Mapping[str, Any], folder: str | os.PathLike[str]) ->
     return write_atomically(folder / "metrics.json", text), write_atomically(folder / "metrics.csv", _as_csv(summary))
 
 
-def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
-    """Write text (UTF-8) beside ``path`` and move it there in one step; make the folder where it is missing.
+def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> Path:
+    """Write bytes, or text as UTF-8, beside ``path`` and move it there in one step; make a missing folder.
 
     Raises:
         InputError: ``path`` is a folder, or one of its parents is a file.
@@ -129,7 +129,7 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
         raise InputError(f"{path.parent} is not a folder but a file; give another output folder") from None
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
