@@ -115,8 +115,9 @@ def closest_key_on(tokens: Moments, query: Tensor, key: Tensor) -> tuple[Tensor,
     fits = torch.stack([_bordered_fit(query, key, product[:, -1:], level) for level in levels]) @ from_tokens
     seen = fits @ to_tokens  # (levels, h, D, C + 1)
     losses = (product - seen.mT @ seen[..., :-1]).square().sum((-2, -1))
-    error = (losses.amin(0).sum() / product.square().sum().clamp(min=1e-300)).sqrt()
-    return fits[losses.argmin(0), torch.arange(len(query))], error.item()
+    total = product.square().sum()
+    error = (losses.amin(0).sum() / total).sqrt().item() if total > 0 else 0.0
+    return fits[losses.argmin(0), torch.arange(len(query))], error
 
 
 def _frames(tokens: Moments, *, bias: bool) -> tuple[Tensor, Tensor]:

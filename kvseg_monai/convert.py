@@ -78,7 +78,7 @@ def to_kv(network: nn.Module, attention: str = "kv", warm_start: bool = True, im
             of these images, which is much closer. None fits the weights alone.
 
     Raises:
-        ValueError: when there is nothing to convert, or the kind does not exist for an attention found; the network is
+        InputError: when there is nothing to convert, or the kind does not exist for an attention found; the network is
             then as it was.
     """
     found = list(_attentions(network))
@@ -116,7 +116,12 @@ def converted(
         warm_start: see :func:`to_kv`; False where a checkpoint of the converted network is loaded afterwards.
         weights: state dict of the unconverted network, loaded strictly before the conversion; None loads nothing.
         images: see :func:`to_kv`.
+
+    Raises:
+        InputError: see :func:`to_kv`; or ``warm_start`` is no boolean, as with ``--network_def#warm_start false``.
     """
+    if not isinstance(warm_start, bool):
+        raise InputError(f"warm_start is {warm_start!r}; write True or False, with a capital letter")
     if weights is not None:
         load_weights(network, weights)
     logger.info("converted to its Key-Value form:\n%s", to_kv(network, attention, warm_start, images))
@@ -133,16 +138,16 @@ def _attentions(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def _check(network: nn.Module, found: list[tuple[str, nn.Module]], attention: str) -> None:
     allowed = sorted({kind for kinds in KINDS.values() for kind in kinds})
     if attention not in allowed:
-        raise ValueError(f"attention is {attention!r}; a conversion makes {' or '.join(allowed)}")
+        raise InputError(f"attention is {attention!r}; a conversion makes {' or '.join(allowed)}")
     classes = " and ".join(source.__name__ for source in KINDS)
     if not found:
-        raise ValueError(f"{type(network).__name__} has nothing to convert; converted are MONAI's {classes}")
+        raise InputError(f"{type(network).__name__} has nothing to convert; converted are MONAI's {classes}")
     if found[0][0] == "":
-        raise ValueError(f"the network is itself a {type(network).__name__}; hand in the module that contains it")
+        raise InputError(f"the network is itself a {type(network).__name__}; hand in the module that contains it")
     for name, module in found:
         kinds = next(kinds for source, kinds in KINDS.items() if isinstance(module, source))
         if attention not in kinds:
-            raise ValueError(
+            raise InputError(
                 f"attention is {attention!r}, but {name} is a {type(module).__name__}, which has a position of its "
                 f"own; it converts to {' or '.join(kinds)}"
             )
@@ -200,10 +205,7 @@ def main() -> int:
         raise InputError(f"{options.config_file[-1]} has no {options.net_id}; name its network with --net_id")
     network = config.get_parsed_content(options.net_id)
     load_weights(network, options.weights)
-    try:
-        print(to_kv(network, options.attention))
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    print(to_kv(network, options.attention))
     _save_whole(network.state_dict(), options.target)
     return 0
 

@@ -110,6 +110,14 @@ def test_a_query_that_is_the_key_comes_out_as_it_is(bias):
 
 
 @pytest.mark.parametrize("bias", [0, 1])
+def test_without_any_preference_all_keys_are_alike(bias):
+    tokens, key = normalised_tokens(), numbers(HEADS, HEAD_DIM, CHANNELS + bias)
+    rows, error = closest_key_on(moments(tokens), 0 * key, key)
+    assert error == 0
+    torch.testing.assert_close(attention(tokens, rows, rows), torch.full((HEADS, 400, 400), 1 / 400).double())
+
+
+@pytest.mark.parametrize("bias", [0, 1])
 def test_what_every_query_wants_is_kept(bias):
     """An attention to the same keys from everywhere: the form that suits the weights alone misses much of that."""
     tokens, (query, key) = normalised_tokens(), numbers(2, HEADS, HEAD_DIM, CHANNELS + bias) / 2
