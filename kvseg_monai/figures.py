@@ -1,4 +1,4 @@
-"""Pictures of a report, each an inline PNG: scores per patient, contours on a slice, training curves.
+"""Pictures: scores per patient, contours on a slice, training curves; inline PNGs for a report, or a PNG file.
 
 Shapes: volumes are (X, Y, Z), brought to LPS+ so that an axial slice ``volume[:, :, z].T`` has rows running to the
 patient's back and columns to the patient's left, the radiological view from the feet.
@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 # Okabe and Ito's palette, told apart by the colour-blind, bright ones first: they must stand out on grey tissue.
 COLOURS = ("#e69f00", "#56b4e9", "#00b37d", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
 MARKERS = "osD^vP*"
+RUN_COLOURS = ("#22303c", "#0072b2", "#d55e00", "#00b37d", "#cc79a7", "#e69f00", "#56b4e9")  # dark first: on white
 GREY = "#5b6670"
 
 
@@ -115,6 +116,24 @@ def draw_curve(points: Sequence[tuple[int, float]], *, unit: str = "step", colou
     return _as_source(figure)
 
 
+def draw_runs(runs: Sequence[tuple[str, Sequence[tuple[int, float]]]], *, quantity: str, unit: str = "epoch") -> bytes:
+    """One scalar of several runs over their epochs, (name, points) each, as a PNG; runs of one name share a colour."""
+    names = list(dict.fromkeys(name for name, _ in runs))
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    labelled: set[str] = set()
+    for name, points in runs:
+        style = {"color": RUN_COLOURS[names.index(name) % len(RUN_COLOURS)], "marker": "." * (len(points) < 40)}
+        axes.plot(*zip(*points, strict=True), linewidth=1.5, label=None if name in labelled else name, **style)
+        labelled.add(name)
+    axes.set(xlabel=unit, ylabel=quantity)
+    axes.yaxis.label.set_color(GREY)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, fontsize=8.5)
+    _tidy(axes, grid="y")
+    return _as_png(figure)
+
+
 def _draw_slice(grey: np.ndarray, masks: Mapping[str, np.ndarray], *, aspect: float, classes: int) -> str:
     rows, columns = grey.shape
     size = 4.8 / max(columns, rows * aspect)
@@ -153,8 +172,12 @@ def _tidy(axes: Axes, *, grid: str) -> None:
     axes.xaxis.label.set_color(GREY)
 
 
-def _as_source(figure: Figure, *, dpi: int = 180) -> str:
-    """PNG as a data URI, so that the page needs no second file."""
+def _as_png(figure: Figure, *, dpi: int = 180) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()
+
+
+def _as_source(figure: Figure, *, dpi: int = 180) -> str:
+    """PNG as a data URI, so that the page needs no second file."""
+    return f"data:image/png;base64,{base64.b64encode(_as_png(figure, dpi=dpi)).decode()}"
