@@ -30,7 +30,7 @@ def load_weights(network: nn.Module, path: str | Path, *, device: torch.device |
     if not path.is_file():
         raise InputError(
             f"the weights {path} are missing, and nothing is predicted with random ones: train first "
-            "(configs/train.json), or give --ckpt_path a file of trained weights"
+            "(configs/train.json), or give a file of trained weights (--ckpt_path, or --weights to start from them)"
         )
     try:
         state = torch.load(path, map_location=device, weights_only=True)
