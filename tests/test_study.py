@@ -71,17 +71,17 @@ def finished(tmp_path_factory, tiny_dataset):
     hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # where tests run in the background it is ignored
     line = command("run", study)
     with subprocess.Popen(line, stderr=subprocess.PIPE, env=environment(), preexec_fn=hears) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not (out / "arms" / "setr-qkv-0" / "log.txt").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         os.kill(process.pid, signal.SIGINT)
-        told = process.communicate(timeout=60)[1].decode()
+        told = process.communicate(timeout=300)[1].decode()
     assert (process.returncode, told.strip().splitlines()[-1]) == (130, "interrupted")
     assert not list(out.glob("arms/*/arm.json"))
 
     lines = [command("run", study, "--arms", "setr-*", *more) for more in ((), ("--arms", "broken-own-0"))]
     both = [subprocess.Popen(line, stderr=subprocess.PIPE, env=environment(), text=True) for line in lines]
-    logs = [process.communicate(timeout=300)[1] for process in both]
+    logs = [process.communicate(timeout=900)[1] for process in both]
     assert [process.returncode for process in both] == [0, 1], logs
     return study, logs
 
