@@ -76,7 +76,7 @@ def test_a_stock_network_is_trained_converted_and_trained_on(tmp_path, tiny_data
     succeed("train", ("unetr",), plain, tiny_dataset, "--max_epochs", "1")
     trained = plain / "models" / "model.pt"
 
-    before_training = "--train#handlers#1#exec_at_start"
+    before_training = "--train#handlers#2#exec_at_start"
     start = ("--weights", str(trained), "--max_epochs", "1", before_training, "true")
     succeed("train", ("unetr", "kv", "kv_from_weights"), kv, tiny_dataset, *start)
     succeed("evaluate", ("unetr", "kv"), kv, tiny_dataset)
