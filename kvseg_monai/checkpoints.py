@@ -147,10 +147,10 @@ class Checkpoints:
         better = score is not None and score > self.best
         if better or (at_end and self.best == -float("inf")):
             self.best = score if better else self.best
-            _save_whole(weights, self.folder / BEST)
+            save_whole(weights, self.folder / BEST)
         state = {name: part.state_dict() for name, part in self.parts.items()}
         progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "best": self.best}
-        _save_whole({"network": weights, **state, **progress}, self.folder / LAST)
+        save_whole({"network": weights, **state, **progress}, self.folder / LAST)
         told = {**self.record.facts(), "epochs": engine.state.epoch}
         write_text(self.folder / RECORD, json.dumps(told, indent=1) + "\n")
 
@@ -174,7 +174,8 @@ def set_aside(folder: Path) -> None:
             logger.warning("an earlier %s was there; it is kept as %s", name, kept.name)
 
 
-def _save_whole(state: Mapping[str, Any], path: Path) -> None:
+def save_whole(state: Mapping[str, Any], path: Path) -> None:
+    """Save a state dict; a reader, or a run after a crash, never meets half a file."""
     with whole_file(path) as temporary:
         torch.save(state, temporary)
 

@@ -1,5 +1,6 @@
 """Timing side by side: tasks take turns within one run, so that the noise of a shared machine hits all alike."""
 
+import random
 import time
 from collections.abc import Callable, Mapping
 
@@ -17,7 +18,7 @@ def wait_for_device() -> None:
 
 
 def time_in_turn(tasks: Mapping[str, Callable[[], object]], *, rounds: int, title: str) -> dict[str, np.ndarray]:
-    """Call every task once per round, each round starting with another one, after two rounds that are not counted.
+    """Call every task once per round, in a new random order each time, after two rounds that are not counted.
 
     Args:
         tasks: name -> what to time.
@@ -30,9 +31,10 @@ def time_in_turn(tasks: Mapping[str, Callable[[], object]], *, rounds: int, titl
     """
     names = list(tasks)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in tqdm(range(WARM_UP_ROUNDS + rounds), desc=title, unit="round", leave=False, disable=None):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
+    shuffle = random.Random(0).shuffle  # whose turn comes next must not matter: caches, clock rates
+    for _ in tqdm(range(WARM_UP_ROUNDS + rounds), desc=title, unit="round", leave=False, disable=None):
+        shuffle(names)
+        for name in names:
             wait_for_device()
             start = time.perf_counter()
             tasks[name]()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -67,7 +68,9 @@ def finished(tmp_path_factory, tiny_dataset):
         },
     )
     out = study.parent / "out"
-    with subprocess.Popen(command("run", study), stderr=subprocess.PIPE, env=environment()) as process:
+    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # where tests run in the background it is ignored
+    line = command("run", study)
+    with subprocess.Popen(line, stderr=subprocess.PIPE, env=environment(), preexec_fn=hears) as process:
         deadline = time.monotonic() + 120
         while not (out / "arms" / "setr-qkv-0" / "log.txt").exists() and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Plots of a report, each an inline picture: colours, scores per patient, curves."""
+"""Plots: colours, scores per patient, curves; inline pictures for a report, or a PNG file."""
 
 import base64
 import io
@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 # Okabe and Ito's palette, told apart by the colour-blind, bright ones first: they must stand out on grey tissue.
 COLOURS = ("#e69f00", "#56b4e9", "#00b37d", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
 MARKERS = "osD^vP*"
+RUN_COLOURS = ("#22303c", "#0072b2", "#d55e00", "#00b37d", "#cc79a7", "#e69f00", "#56b4e9")  # dark first: on white
 GREY, INK, ACCENT = "#55606a", "#22303c", "#1f6f8b"
 LEGEND = {"frameon": False, "fontsize": 9, "handletextpad": 0.4, "columnspacing": 1.2}
 WIDTH = 4.2  # inches; letters of 9 points are then legible on a telephone too
@@ -63,6 +64,23 @@ def draw_curve(points: Sequence[tuple[int, float]], *, unit: str = "step", colou
     return as_source(figure)
 
 
+def draw_runs(runs: Sequence[tuple[str, Sequence[tuple[int, float]]]], *, quantity: str, unit: str = "epoch") -> bytes:
+    """One scalar of several runs over their epochs, (name, points) each, as a PNG; runs of one name share a colour."""
+    names = list(dict.fromkeys(name for name, _ in runs))
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    labelled: set[str] = set()
+    for name, points in runs:
+        style = {"color": RUN_COLOURS[names.index(name) % len(RUN_COLOURS)], "marker": "." * (len(points) < 40)}
+        axes.plot(*zip(*points, strict=True), linewidth=1.5, label=None if name in labelled else name, **style)
+        labelled.add(name)
+    axes.set(xlabel=unit, ylabel=quantity)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, fontsize=8.5)
+    tidy(axes, grid="y")
+    return as_bytes(figure)
+
+
 def shorten(name: str, length: int = 22) -> str:
     """Cut the middle out of a long name."""
     return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-length // 2 :]}"
@@ -79,9 +97,14 @@ def tidy(axes: Axes, *, grid: str) -> None:
         label.set(color=GREY, fontsize=9.5)
 
 
-def as_source(figure: Figure, *, kind: str = "png", dpi: int = 180) -> str:
-    """Return a picture as a data URI, so that the page needs no second file; ``jpeg`` is a fifth of it for tissue."""
+def as_bytes(figure: Figure, *, kind: str = "png", dpi: int = 180) -> bytes:
+    """Return a picture as the content of a file; of tissue ``jpeg`` makes a far smaller one."""
     buffer = io.BytesIO()
     options = {"pil_kwargs": {"quality": 88, "subsampling": 0}} if kind == "jpeg" else {}
     figure.savefig(buffer, format=kind, dpi=dpi, facecolor=figure.get_facecolor(), **options)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()
+
+
+def as_source(figure: Figure, *, kind: str = "png", dpi: int = 180) -> str:
+    """Return a picture as a data URI, so that the page needs no second file."""
+    return f"data:image/{kind};base64,{base64.b64encode(as_bytes(figure, kind=kind, dpi=dpi)).decode()}"
