@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kvseg_monai.errors import InputError, run_command
-from kvseg_monai.figures import draw_runs
 from kvseg_monai.files import whole_file, write_text
-from kvseg_monai.report import CURVE_TITLES, read_scalars
+from kvseg_monai.report.evaluation import CURVE_TITLES
+from kvseg_monai.report.figures import draw_runs
+from kvseg_monai.report.readers import read_scalars
 
 Points = list[tuple[int, float]]
 

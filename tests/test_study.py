@@ -147,7 +147,7 @@ def test_the_report_compares_the_arms(finished, capsys):
     }
     assert float(first["difference"]) == pytest.approx(scores["kv"] - scores["qkv"], abs=1e-12)
     text = (out / "report.md").read_text()
-    assert "Not finished, and not in these tables:** broken-own-0, broken-own-1." in text
+    assert "Not finished, and not in these tables: broken-own-0, broken-own-1." in text
     assert "| setr | kv | 2 | 2 |" in text
 
 
