@@ -30,8 +30,11 @@ def test_training_leaves_weights_and_events(trained):
     best, last = (torch.load(folder / "models" / name, weights_only=True) for name in ("model.pt", "last.pt"))
     assert last["epoch"] == 2
     assert set(best) == set(last["network"])
-    assert sorted(path.name for path in (folder / "models").iterdir()) == ["last.pt", "model.pt"]
+    assert sorted(path.name for path in (folder / "models").iterdir()) == ["last.pt", "model.pt", "training.json"]
     assert {"train_loss", "val_mean_dice", "lr"} <= scalars(folder / "eval")
+    record = json.loads((folder / "models" / "training.json").read_text())
+    assert (record["epochs"], record["overrides"]["max_epochs"], record["settings"]["seed"]) == (2, 2, 0)
+    assert str(folder) not in json.dumps(record)
 
 
 def scalars(folder: Path) -> set[str]:
@@ -52,6 +55,11 @@ def test_evaluation_scores_on_the_original_grid(trained, tiny_dataset):
     scores = json.loads((folder / "scores" / "metrics.json").read_text())
     assert set(scores["mean"]) == {"dice", "jaccard", "weighted_jaccard", "hd95_mm"}
     assert set(scores["classes"]) == {"large_bowel", "small_bowel", "stomach"}
+    manifest = scores["manifest"]
+    assert manifest["bundle"] == bundle
+    assert manifest["overrides"] == {"network_def#size": "tiny", "image_size": [64, 64], "slices_at_once": 4}
+    assert manifest["parameters"] == json.loads((folder / "models" / "training.json").read_text())["parameters"]
+    assert str(folder) not in json.dumps(manifest)
     assert [(case["case"], case["patient"]) for case in scores["cases"]] == [("case6", "person6")]
     assert (folder / "scores" / "metrics.csv").read_text().startswith("case,patient,class")
     prediction = np.asarray(nib.load(folder / "scores" / "predictions" / "case6.nii.gz").dataobj)
