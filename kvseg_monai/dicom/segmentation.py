@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from monai.utils import optional_import
 from pydicom.dataset import Dataset
+from pydicom.valuerep import DA, TM
 
 from kvseg_monai._version import __version__
 from kvseg_monai.dicom.headers import quiet
@@ -18,6 +19,8 @@ from kvseg_monai.dicom.series import Series
 from kvseg_monai.errors import InputError
 from kvseg_monai.geometry import spacing_of
 from kvseg_monai.labels import ANATOMICAL_STRUCTURE, Code, colour_of
+
+logger = logging.getLogger(__name__)
 
 highdicom, has_highdicom = optional_import("highdicom")
 logging.getLogger("highdicom").setLevel(logging.ERROR)  # below, it tells UIDs and names from the patient's headers
@@ -124,6 +127,7 @@ def _sources(series: Series) -> list[Dataset]:
     for source in sources:
         for keyword in _MAY_BE_EMPTY:
             source.setdefault(keyword, None)
+    _empty_what_is_invalid(sources[0], series.name)  # patient and study are copied from the first one
     if "PerFrameFunctionalGroupsSequence" not in sources[0]:
         _set_geometry(sources, series)
     elif len(sources) == 1:
@@ -133,6 +137,19 @@ def _sources(series: Series) -> list[Dataset]:
             f"{series.name} lies in {len(sources)} multi-frame files, and a DICOM SEG refers to one; join them first"
         )
     return sources
+
+
+def _empty_what_is_invalid(source: Dataset, name: str) -> None:
+    """Empty what DICOM lets be empty and highdicom takes in its proper form only; anonymizers write anything."""
+    forms = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM, "PatientSex": highdicom.PatientSexValues}
+    for keyword, form in forms.items():
+        try:
+            with quiet():
+                if source.get(keyword):
+                    form(source.get(keyword))
+        except (ValueError, TypeError):
+            logger.warning("%s: %s holds no valid value and is left empty in the DICOM SEG", name, keyword)
+            source[keyword].value = None
 
 
 def _measures(series: Series) -> Dataset:
