@@ -22,7 +22,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 
 demo: demo/report.html
 	@echo
-	@echo "Open demo/report.html: scores, learning curve, and pictures of a held-out phantom scan."
+	@echo "Open demo/report.html: scores, learning curve, pictures, and what the attention looks at."
 	@echo "Label maps of the held-out scan: demo/label_maps. Weights: demo/models/model.pt."
 	@echo "Next, with your own data (see README.md, 'Your own data'):"
 	@echo "  $(RUN) -m data_prep.uw_madison --source RAW --target DATA"
@@ -51,7 +51,8 @@ demo/.segmented: | demo/.trained
 	@touch $@
 
 demo/report.html: | demo/evaluation/metrics.json demo/.segmented
-	$(RUN) -m kvseg_monai.report --evaluation demo/evaluation --training demo/training --target demo/report.html
+	$(RUN) -m kvseg_monai.report --evaluation demo/evaluation --training demo/training --target demo/report.html \
+	  --bundle $(BUNDLE) --weights demo/models/model.pt $(SMALL)
 
 test: install
 	$(RUN) -m pytest

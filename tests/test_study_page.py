@@ -4,10 +4,13 @@ import csv
 import html
 import json
 import re
+import shutil
 
 import pytest
+import yaml
 from made_study import make_study
 
+from kvseg_monai.errors import InputError
 from kvseg_monai.report.study_page import without_folders
 from kvseg_monai.study.__main__ import main
 
@@ -45,7 +48,7 @@ def test_verdicts_are_those_of_the_comparisons(page, study):
     assert {(row["attention"], row["verdict"]) for row in rows} == {("kv", "equivalent"), ("kv_pos", "worse")}
     for row in rows:
         difference, low, high = (f"{float(row[name]):+.3f}" for name in ("difference", "low", "high"))
-        assert f"{row['net']} {row['attention']} {row['verdict']} {difference} [{low}, {high}] -7.6 %" in text
+        assert f"{row['net']} {row['attention']} {row['verdict']} {difference} [{low}, {high}] -7.6 % -" in text
     assert "setr kv left ventricle " in text
     assert "weighted_jaccard" not in text
 
@@ -53,13 +56,27 @@ def test_verdicts_are_those_of_the_comparisons(page, study):
 def test_scores_costs_and_remarks(page):
     text = text_of(page)
     assert "18 trained networks · 16 test patients · 3 seeds" in text
-    assert re.search(r"setr kv_pos 3 0\.\d{4} \(0\.\d{4}\) .* 2,680,300 62 s", text)
+    assert re.search(r"setr kv_pos 3 0\.\d{4} \(0\.\d{4}\) .* 2,680,300 \d+\.\d+ G 62 s", text)
     assert "16 patients, 3 seeds." in text
     assert "within ±0.01 (p < 0.05, the patient is the unit)" in text
     assert "With few seeds the interval is too narrow" in text
     assert "It does not mean" in text
     assert "kv : attention without a query: the key is its own query" in text
     assert '<p class="banner" role="alert">Placeholder &lt;mm&gt;.</p>' in page
+
+
+def test_the_gathered_files_are_enough_for_the_page(study, page, tmp_path):
+    shutil.copytree(study.parent, tmp_path / "shipped", ignore=shutil.ignore_patterns("arms", "report*"))
+    assert main(["report", str(tmp_path / "shipped" / study.name)]) == 0
+    assert text_of((tmp_path / "shipped" / "out" / "report.html").read_text("utf-8")) == text_of(page)
+
+
+def test_shipped_results_of_another_study_are_refused(study, tmp_path):
+    shutil.copytree(study.parent, tmp_path / "shipped", ignore=shutil.ignore_patterns("arms"))
+    content = yaml.safe_load(study.read_text())
+    (tmp_path / "shipped" / study.name).write_text(yaml.safe_dump({**content, "seeds": [0, 1]}))
+    with pytest.raises(InputError, match=r"results.csv has arms that the study file does not name: cvt-kv-2, "):
+        main(["report", str(tmp_path / "shipped" / study.name)])
 
 
 def test_how_it_was_made(page, study):

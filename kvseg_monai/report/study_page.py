@@ -1,6 +1,5 @@
 """The page of a study: scores, paired differences and verdicts, patients, curves, cost, and how it was made."""
 
-import csv
 import json
 import math
 import re
@@ -15,13 +14,11 @@ from kvseg_monai.report.page import Rows, describe_report, describe_versions, du
 from kvseg_monai.study import compare
 from kvseg_monai.study.compare import MEAN, Table
 from kvseg_monai.study.plan import Study
-from kvseg_monai.study.results import SCORES, Row
-from kvseg_monai.study.state import arms_dir
+from kvseg_monai.study.results import SCORES, Row, read_curves
 from kvseg_monai.study.statistics import COVERAGE, MIN_PATIENTS, RESAMPLES
 from kvseg_monai.study.tables import ARMS_HEADER, DIGITS, TITLES, arms_table, difference_cell, number
 
 MAIN = "jaccard"  # what the study's margin is of, and what the plots of single patients and of the cost show
-CURVE = "curve.csv"
 Records = Mapping[str, Mapping[str, Any]]
 
 
@@ -32,6 +29,7 @@ def write_study_page(
     table: Table,
     comparisons: Sequence[Row],
     records: Records,
+    macs: Mapping[tuple[str, str], int],
     remarks: Sequence[str],
     file: str | Path,
 ) -> Path:
@@ -43,6 +41,7 @@ def write_study_page(
         table: results of the finished arms.
         comparisons: every kind against the reference.
         records: ``arm.json`` of each finished arm, by the arm's name.
+        macs: multiply-accumulates of one image, by net and kind.
         remarks: sentences on what the reader must know of the arms.
         file: the study file.
     """
@@ -55,12 +54,12 @@ def write_study_page(
         "seeds": len({seed for _, _, seed in table}),
         "shown_kinds": list(dict.fromkeys(kind for _, kind, _ in table)),
         "arms": len(table),
-        "outcomes": [_outcome(row, table) for row in comparisons if (row["class"], row["metric"]) == (MEAN, MAIN)],
+        "outcomes": [_outcome(row, table, macs) for row in _main_rows(comparisons)],
         "forests": list(_forests(comparisons)),
-        "scores": {"header": _HEADER, "rows": list(arms_table(table))},
+        "scores": {"header": _HEADER, "rows": list(arms_table(table, macs))},
         "classes": [_class_cells(row) for row in comparisons if row["class"] != MEAN and row["metric"] == MAIN],
         "pairs": [{"net": net, "src": _pairs(study, table, net)} for net in nets],
-        "curves": list(_curves(study, records, nets)),
+        "curves": list(_curves(study)),
         "cost": figures.draw_cost(list(_costs(table)), reference=study.reference, title=TITLES[MAIN]),
         "remarks": remarks,
         "facts": {"coverage": COVERAGE, "least_patients": MIN_PATIENTS, "resamples": RESAMPLES},
@@ -71,7 +70,7 @@ def write_study_page(
 
 
 _HEADER = [{"net": "Net", "attention": "Kind", "seeds": "Seeds"}.get(name, name) for name in ARMS_HEADER]
-_HEADER[-2:] = ["Parameters", "Training"]
+_HEADER[-3:] = ["Parameters", "MACs", "Training"]
 
 
 def _notice(study: Study) -> str | None:
@@ -79,15 +78,24 @@ def _notice(study: Study) -> str | None:
     return json.loads(datalist.read_text(encoding="utf-8")).get("notice") if datalist.is_file() else None
 
 
+def _main_rows(comparisons: Sequence[Row]) -> list[Row]:
+    return [row for row in comparisons if (row["class"], row["metric"]) == (MEAN, MAIN)]
+
+
 def _parameters(table: Table, net: str, kind: str) -> int:
     arm = next(rows for (n, k, _), rows in table.items() if (n, k) == (net, kind))
     return int(next(iter(arm.values()))["parameters"])
 
 
-def _outcome(row: Row, table: Table) -> dict[str, Any]:
+def _outcome(row: Row, table: Table, macs: Mapping[tuple[str, str], int]) -> dict[str, Any]:
     """Return what came out for one net and kind, in words and numbers."""
-    own, reference = (_parameters(table, row["net"], kind) for kind in (row["attention"], row["reference"]))
-    return {**row, "difference": difference_cell(row, digits=3), "parameters": f"{100 * (own / reference - 1):+.1f} %"}
+    kinds = (row["attention"], row["reference"])
+    costs = {
+        "parameters": [_parameters(table, row["net"], kind) for kind in kinds],
+        "macs": [macs[row["net"], kind] for kind in kinds],
+    }
+    shares = {name: f"{100 * (own / reference - 1):+.1f} %" for name, (own, reference) in costs.items()}
+    return {**row, "difference": difference_cell(row, digits=3), **shares}
 
 
 def _forests(comparisons: Sequence[Row]) -> Iterator[dict[str, str]]:
@@ -132,24 +140,19 @@ def _costs(table: Table) -> Iterator[dict[str, Any]]:
         }
 
 
-def _curves(study: Study, records: Records, nets: Sequence[str]) -> Iterator[dict[str, str]]:
-    for net in nets:
-        curves: dict[str, list[figures.Points]] = {}
-        for arm in study.arms:
-            file = arms_dir(study) / arm.name / CURVE
-            if arm.net == net and arm.name in records and file.is_file():
-                points = _read_curve(file)
-                curves.setdefault(arm.attention, []).extend([points] if points else [])
-        drawn = {kind: of_seeds for kind, of_seeds in curves.items() if of_seeds}
-        if drawn:
-            title = "validation Dice"
-            yield {"net": net, "src": figures.draw_learning(drawn, reference=study.reference, title=title)}
-
-
-def _read_curve(file: Path) -> list[tuple[int, float]]:
-    with file.open(newline="", encoding="utf-8") as lines:
-        rows = list(csv.DictReader(lines))
-    return [(int(row["epoch"]), float(row["val_mean_dice"])) for row in rows if row["val_mean_dice"]]
+def _curves(study: Study) -> Iterator[dict[str, str]]:
+    """Draw a picture per net: a curve for each kind and seed."""
+    curves: dict[str, dict[str, dict[str, list[tuple[int, float]]]]] = {}
+    for row in read_curves(study.output_dir):
+        if row["val_mean_dice"]:
+            of_seeds = curves.setdefault(row["net"], {}).setdefault(row["attention"], {})
+            of_seeds.setdefault(row["seed"], []).append((int(row["epoch"]), float(row["val_mean_dice"])))
+    for net, kinds in curves.items():
+        drawn = {kind: list(of_seeds.values()) for kind, of_seeds in kinds.items()}
+        yield {
+            "net": net,
+            "src": figures.draw_learning(drawn, reference=study.reference, title="validation Dice"),
+        }
 
 
 def _describe(study: Study, records: Records) -> Rows:

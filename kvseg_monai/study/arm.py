@@ -27,6 +27,7 @@ from kvseg_monai.errors import run_command
 from kvseg_monai.files import write_text
 from kvseg_monai.report import read_metrics, read_scalars
 from kvseg_monai.study import results
+from kvseg_monai.study.cost import known_overrides
 
 BUSY = 75  # exit code: another process has the arm in work
 EPOCH = "epoch "  # begins a line on stdout that tells how far the training is
@@ -47,8 +48,7 @@ class Job:
 def open_workflow(job: Job, name: str, **extra: Any) -> ConfigWorkflow:
     """Return the bundle's ``train`` or ``evaluate`` workflow with the arm's overrides; nothing is built yet."""
     file = job.bundle / "configs" / f"{name}.json"
-    known = json.loads(file.read_text(encoding="utf-8"))
-    overrides = {key: value for key, value in job.configuration["overrides"].items() if key.split("#")[0] in known}
+    overrides = known_overrides(json.loads(file.read_text(encoding="utf-8")), job.configuration["overrides"])
     return create_workflow(
         config_file=str(file),
         workflow_type="train" if name == "train" else "inference",
@@ -119,7 +119,7 @@ def write_curve(folder: Path) -> dict[str, Any]:
     scalars = read_scalars(folder / "training")
     seconds, dice = dict(scalars[EPOCH_SECONDS]), dict(scalars["val_mean_dice"])
     lines = ["epoch,val_mean_dice,seconds", *(f"{e},{dice.get(e, '')},{s:.3f}" for e, s in seconds.items())]
-    write_text(folder / "curve.csv", "\n".join(lines) + "\n")
+    write_text(folder / results.CURVE, "\n".join(lines) + "\n")
     best = max(dice, key=dice.__getitem__)
     return {
         "epochs": max(seconds),

@@ -1,7 +1,7 @@
 """What a study leaves to read: ``comparisons.csv``, ``report.md`` and the page ``report.html``."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from kvseg_monai.files import write_text
 from kvseg_monai.report.study_page import write_study_page
 from kvseg_monai.study import compare, results
 from kvseg_monai.study.compare import MEAN, Table
+from kvseg_monai.study.cost import count_macs_of
 from kvseg_monai.study.plan import Study
 from kvseg_monai.study.results import SCORES, Row
 from kvseg_monai.study.state import arms_dir, refuse_unmatched
@@ -32,21 +33,27 @@ Intervals and p-values are not adjusted for the number of comparisons. {coverage
 
 
 def load(study: Study) -> Table:
-    """Return the results of the finished arms; ``results.csv`` is brought up to date.
+    """Return the results of the finished arms; the files of all arms are brought up to date.
+
+    Where the arms themselves are not, as in a study that somebody else has run, those files are enough.
 
     Raises:
-        InputError: nothing is finished, a file is cut off, or arms do not match.
+        InputError: nothing is finished, a file is cut off, arms do not match, or are not the study's.
     """
     target = study.output_dir / results.FILE
     if target.is_file():
         results.read_rows(target)
     names = [arm.name for arm in study.arms]
     refuse_unmatched(study)
-    if not results.merge(arms_dir(study), names, target) and not target.is_file():
+    if not results.gather(arms_dir(study), names, study.output_dir) and not target.is_file():
         raise InputError(
             f"{study.output_dir} has no finished arm; make some: python -m kvseg_monai.study run STUDY.yaml"
         )
-    return compare.tabulate(results.read_rows(target))
+    table = compare.tabulate(results.read_rows(target))
+    foreign = {"-".join(map(str, arm)) for arm in table} - set(names)
+    if foreign:
+        raise InputError(f"{target} has arms that the study file does not name: {', '.join(sorted(foreign))}")
+    return table
 
 
 def write_report(study: Study, *, file: str | Path, page: str | Path | None = None) -> list[Path]:
@@ -59,9 +66,10 @@ def write_report(study: Study, *, file: str | Path, page: str | Path | None = No
     """
     table = load(study)
     rows = list(compare.comparisons(table, reference=study.reference, margin=study.margin))
-    records = read_records(study)
+    records = results.read_records(study.output_dir)
+    macs = count_macs_of(study, table)
     remarks = list(_remarks(study, table, records))
-    text = "\n".join(_lines(study, table, rows, remarks)) + "\n"
+    text = "\n".join(_lines(study, arms_table(table, macs), rows, remarks)) + "\n"
     return [
         compare.write_comparisons(study.output_dir / "comparisons.csv", rows),
         write_text(study.output_dir / "report.md", text),
@@ -71,19 +79,14 @@ def write_report(study: Study, *, file: str | Path, page: str | Path | None = No
             table=table,
             comparisons=rows,
             records=records,
+            macs=macs,
             remarks=remarks,
             file=file,
         ),
     ]
 
 
-def read_records(study: Study) -> dict[str, dict[str, Any]]:
-    """Return the record of each finished arm, by its name."""
-    names = results.finished(arms_dir(study), [arm.name for arm in study.arms])
-    return {n: json.loads((arms_dir(study) / n / results.RECORD).read_text(encoding="utf-8")) for n in names}
-
-
-def _lines(study: Study, table: Table, rows: Sequence[Row], remarks: Sequence[str]) -> Iterator[str]:
+def _lines(study: Study, arms: Iterable[list[str]], rows: Sequence[Row], remarks: Sequence[str]) -> Iterator[str]:
     yield f"# Attention kinds against `{study.reference}`\n"
     if study.notice:
         yield f"**{study.notice}**\n"
@@ -105,7 +108,7 @@ def _lines(study: Study, table: Table, rows: Sequence[Row], remarks: Sequence[st
     numbers = {"resamples": RESAMPLES, "margin": study.margin, "patients": MIN_PATIENTS, "coverage": COVERAGE}
     yield RULES.format(reference=study.reference, **numbers)
     yield "## Arms\n\nMean over test patients and seeds (in parentheses: standard deviation over seeds).\n"
-    yield from markdown(ARMS_HEADER, arms_table(table))
+    yield from markdown(ARMS_HEADER, arms)
     yield from (f"\n{remark}" for remark in remarks)
 
 

@@ -1,7 +1,8 @@
-"""An arm's files, and the table ``results.csv`` with a row per net, attention, seed, patient and class.
+"""An arm's files, and those of all arms: ``results.csv`` has a row per net, attention, seed, patient and class.
 
-Every arm writes its own rows; the table is put together from those of the finished arms. Class ``mean`` is a patient's
-mean over the classes. A patient's score is the mean over the volumes in which it is defined; an empty cell: in none.
+Every arm writes its own; these are put together from the finished arms'. Class ``mean`` is a patient's mean over the
+classes. A patient's score is the mean over the volumes in which it is defined; an empty cell: in none.
+``curves.csv`` has a row per arm and epoch, ``arms.json`` the record of each arm. A report needs these three alone.
 """
 
 import csv
@@ -10,14 +11,15 @@ import io
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import write_text
 
-CONFIGURATION, RECORD, FILE, LOCK = "configuration.json", "arm.json", "results.csv", "lock"
+CONFIGURATION, RECORD, CURVE, LOCK = "configuration.json", "arm.json", "curve.csv", "lock"  # of an arm, beside FILE
+FILE, RECORDS, CURVES = "results.csv", "arms.json", "curves.csv"  # of all arms
 SCORES = ("jaccard", "weighted_jaccard", "dice", "hd95_mm")
 KEYS = ("net", "attention", "seed", "patient", "class")
 OF_ARM = ("parameters", "epochs", "best_epoch", "training_seconds")
@@ -92,8 +94,8 @@ def finished(folder: Path, names: Iterable[str]) -> list[str]:
     return [name for name in names if (folder / name / RECORD).is_file()]
 
 
-def merge(arms_dir: Path, names: Sequence[str], target: Path) -> list[str]:
-    """Put the rows of the finished arms into one table; return which those are.
+def gather(arms_dir: Path, names: Sequence[str], target: Path) -> list[str]:
+    """Put what the finished arms wrote into the files of all arms, in the folder ``target``; return which those are.
 
     Two processes may do so at once: each looks again after writing, so that the one that writes last has seen all.
     """
@@ -101,5 +103,33 @@ def merge(arms_dir: Path, names: Sequence[str], target: Path) -> list[str]:
     while (now := finished(arms_dir, names)) != done:
         done = now
         rows = [row for name in done for row in read_rows(arms_dir / name / FILE)]
-        write_rows(target, [{**row, **{m: "" if math.isnan(row[m]) else row[m] for m in SCORES}} for row in rows])
+        cells = [{**row, **{m: "" if math.isnan(row[m]) else row[m] for m in SCORES}} for row in rows]
+        write_rows(target / FILE, cells)
+        records = {name: _read_json(arms_dir / name / RECORD) for name in done}
+        write_text(target / RECORDS, json.dumps(records, indent=1) + "\n")
+        write_text(target / CURVES, "\n".join(_curve_lines(arms_dir, records)) + "\n")
     return done
+
+
+def _curve_lines(arms_dir: Path, records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the lines of all arms' curves, each behind what the arm is."""
+    yield "net,attention,seed,epoch,val_mean_dice,seconds"
+    for name, record in records.items():
+        file = arms_dir / name / CURVE
+        lines = file.read_text(encoding="utf-8").splitlines()[1:] if file.is_file() else []
+        yield from (f"{record['net']},{record['attention']},{record['seed']},{line}" for line in lines)
+
+
+def read_records(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the record of each finished arm by its name, as gathered in a study's folder."""
+    return _read_json(folder / RECORDS) if (folder / RECORDS).is_file() else {}
+
+
+def read_curves(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of ``curves.csv`` in a study's folder."""
+    file = folder / CURVES
+    return list(csv.DictReader(file.read_text(encoding="utf-8").splitlines())) if file.is_file() else []
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))

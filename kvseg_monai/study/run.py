@@ -64,7 +64,7 @@ def run_study(study: Study, arms: Sequence[Arm], *, device: str, redo: bool = Fa
     ):
         for arm in todo:
             _make(study, arm, device=device, epochs=epochs[arm.name], bar=bar, tally=tally)
-    results.merge(arms_dir(study), [arm.name for arm in study.arms], study.output_dir / results.FILE)
+    results.gather(arms_dir(study), [arm.name for arm in study.arms], study.output_dir)
     return _tell(study, tally)
 
 
@@ -81,7 +81,7 @@ def _make(study: Study, arm: Arm, *, device: str, epochs: int, bar: tqdm, tally:
     if code == 0:
         tally.made.append(arm.name)
         logger.info("%s finished after %.0f s here", arm.name, time.monotonic() - start)
-        results.merge(arms_dir(study), [arm.name for arm in study.arms], study.output_dir / results.FILE)
+        results.gather(arms_dir(study), [arm.name for arm in study.arms], study.output_dir)
     elif code == BUSY:
         tally.busy.append(arm.name)
         bar.total -= epochs

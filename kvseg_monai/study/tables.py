@@ -1,7 +1,7 @@
 """The tables of a study as text, for its Markdown and its page alike."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from kvseg_monai.study.results import SCORES, Row
 
 TITLES = {"jaccard": "Jaccard", "weighted_jaccard": "Weighted Jaccard", "dice": "Dice", "hd95_mm": "HD95 in mm"}
 DIGITS = {"jaccard": 4, "weighted_jaccard": 4, "dice": 4, "hd95_mm": 2}
-ARMS_HEADER = ("net", "attention", "seeds", *TITLES.values(), "weights", "training")
+ARMS_HEADER = ("net", "attention", "seeds", *TITLES.values(), "weights", "MACs", "training")
 
 
 def number(value: float, digits: int, sign: str = "") -> str:
@@ -26,8 +26,8 @@ def difference_cell(row: Row, digits: int | None = None) -> str:
     return f"{number(row['difference'], digits, '+')} [{low}, {high}]"
 
 
-def arms_table(table: Table) -> Iterator[list[str]]:
-    """Yield a row per net and attention: scores, weights, seconds of training."""
+def arms_table(table: Table, macs: Mapping[tuple[str, str], int]) -> Iterator[list[str]]:
+    """Yield a row per net and attention: scores, weights, ``macs`` of one image, seconds of training."""
     for net, kind in dict.fromkeys((net, kind) for net, kind, _ in table):
         seeds = compare.seeds_of(table, net, kind)
         first = [next(iter(table[net, kind, seed].values())) for seed in seeds]
@@ -36,8 +36,8 @@ def arms_table(table: Table) -> Iterator[list[str]]:
             of_seed = [mean(compare.scores(table, net, kind, [s], cell=MEAN, metric=metric)) for s in seeds]
             spread = f" ({number(float(np.std(of_seed, ddof=1)), DIGITS[metric])})" if len(seeds) > 1 else ""
             cells.append(number(mean(np.array(of_seed)), DIGITS[metric]) + spread)
-        weights = f"{int(first[0]['parameters']):,}"
-        yield [*cells, weights, f"{mean(np.array([float(r['training_seconds']) for r in first])):.0f} s"]
+        costs = [f"{int(first[0]['parameters']):,}", f"{macs[net, kind] / 1e9:.3f} G"]
+        yield [*cells, *costs, f"{mean(np.array([float(r['training_seconds']) for r in first])):.0f} s"]
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
