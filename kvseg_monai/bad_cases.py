@@ -121,8 +121,8 @@ def require_cases(training: Sequence[Case], validation: Sequence[Case]) -> None:
     if not training or not validation:
         raise InputError(
             f"there are {len(training)} labelled cases to train on and {len(validation)} to validate on, and at least "
-            "one of each is needed; label more cases (in MONAI Label three, or two with a val_split of 0.5; a val_split "
-            "of 0 leaves none to validate on)"
+            "one of each is needed; label more cases (in MONAI Label three, or two with a val_split of 0.5; a "
+            "val_split of 0 leaves none to validate on)"
         )
 
 

@@ -184,7 +184,9 @@ class Checkpoints:
             save_whole(weights, self._target)
         state = {name: part.state_dict() for name, part in self.parts.items()}
         progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
-        save_whole({"network": weights, **state, **progress, "best": self.best, "rival": self.rival}, self.folder / LAST)
+        save_whole(
+            {"network": weights, **state, **progress, "best": self.best, "rival": self.rival}, self.folder / LAST
+        )
         told = {**self.record.facts(), "epochs": engine.state.epoch}
         write_text(record_of(self._target), json.dumps(told, indent=1) + "\n")
 

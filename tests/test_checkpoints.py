@@ -69,7 +69,9 @@ class Evaluator(Engine):
         self.state.metrics["dice"] = self.judge(self.state.epoch)
 
 
-def train(folder, scores: list[float], *, resume: bool = False, earlier: float = 0.0, breaks: bool = False) -> nn.Module:
+def train(
+    folder, scores: list[float], *, resume: bool = False, earlier: float = 0.0, breaks: bool = False
+) -> nn.Module:
     """Train an epoch per score; the weights are the epoch's number, the score is what validation says.
 
     ``earlier`` is the score of a model that was there; where training breaks, it does so in a further epoch.

@@ -28,7 +28,6 @@ def bundle(tmp_path) -> Path:
     return folder
 
 
-
 def test_weights_are_put_in_place_and_back(bundle, tmp_path):
     first, second = (save_weights(NAME, tmp_path / f"{seed}.pt", seed=seed) for seed in (1, 2))
     model = deploy(bundle, first)

@@ -36,7 +36,9 @@ def prepare(options: argparse.Namespace) -> tuple[Path, list[str]]:
     """Check all that was given, put the bundles in place, and return the app's folder and the models' names."""
     weights = options.weights or [None] * len(options.bundle)
     if len(weights) != len(options.bundle):
-        raise InputError(f"{len(weights)} --weights for {len(options.bundle)} --bundle; give one for each, in their order")
+        raise InputError(
+            f"{len(weights)} --weights for {len(options.bundle)} --bundle; give one for each, in their order"
+        )
     server.refuse_port(options.port)
     server.refuse_studies(options.studies)
     app = make_app(options.target.resolve())

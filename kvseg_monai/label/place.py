@@ -20,7 +20,7 @@ from kvseg_monai.packed_bundle import EVALUATE, INFERENCE, TRAIN, packed_files, 
 
 logger = logging.getLogger(__name__)
 
-MAIN = '''"""MONAI Label's app monaibundle with what kvseg_monai adds; MONAI Label takes the class whose base it knows."""
+MAIN = '''"""MONAI Label's app monaibundle with what kvseg_monai adds; the class is found by its last base."""
 
 import monaibundle
 from kvseg_monai.label.app import Additions
@@ -43,8 +43,8 @@ def make_app(folder: Path) -> Path:
         return app
     if not find_spec("monailabel"):
         raise InputError(
-            f"MONAI Label is not installed for {sys.executable}; it needs an environment of its own: `make label` makes "
-            "it, or follow bundles/README.md"
+            f"MONAI Label is not installed for {sys.executable}; it needs an environment of its own: `make label` "
+            "makes it, or follow bundles/README.md"
         )
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
@@ -93,6 +93,7 @@ def place_bundle(
             "options of that training"
         )
     files = packed_files(source, weights=weights, overrides=overrides or {}, dataset_dir=dataset_dir)
+    del files["models/model.pt.sha256"]  # here the weights may change
     _write(folder, files)
     return source.name
 

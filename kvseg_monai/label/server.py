@@ -44,7 +44,8 @@ def refuse_studies(studies: str) -> None:
     if not is_dicomweb(studies):
         if not Path(studies).is_dir():
             raise InputError(
-                f"--studies {studies} is no folder; give a folder with NIfTI volumes, or the address of a DICOMweb server"
+                f"--studies {studies} is no folder; give a folder with NIfTI volumes, or the address of a DICOMweb "
+                "server"
             )
         return
     try:
