@@ -4,15 +4,16 @@
 - Weights are loaded strictly, where MONAI Label would go on with what fits.
 - The next sample can be chosen by uncertainty: scoring reads probabilities, where the app would take label maps for
   them, and the strategy that uses the scores is there.
-- The colours of the labels, from :mod:`kvseg_monai.labels`, are told with the labels.
+- The colours of the labels, from :mod:`kvseg_monai.labels`, are told with the labels, and are in DICOM SEG.
 """
 
 import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fastapi import HTTPException
-from monai.transforms import AsDiscreted, Invertd, SaveImaged
+from monai.transforms import AsDiscreted, Invertd, LoadImage, SaveImaged
 from monailabel.tasks.activelearning.epistemic import Epistemic
 from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.scoring.epistemic_v2 import EpistemicScoring
@@ -20,6 +21,7 @@ from torch import nn
 
 from kvseg_monai.checkpoints import load_weights
 from kvseg_monai.errors import InputError, find_input_error
+from kvseg_monai.label.segments import describe_segments
 from kvseg_monai.labels import colours_of
 
 REFUSED = 400  # HTTP: the client's mistake
@@ -76,6 +78,28 @@ class DropoutInference(Inference):
 
 class Additions:
     """Put before MONAI Label's ``MyApp`` of ``monaibundle`` among the bases of an app."""
+
+    def init_remote_datastore(self) -> Any:
+        """MONAI Label's, whose DICOM SEG have the names, codes and colours of the labels."""
+        store = super().init_remote_datastore()
+        save = store.save_label
+
+        def save_label(image_id: str, file: str, tag: str, info: dict[str, Any], label_id: str = "") -> str:
+            if not file.endswith(".bin"):  # scribbles, which are no label map
+                present = np.unique(LoadImage(image_only=True)(file)).astype(int)
+                sent = info.get("label_info") or ()
+                info = {**info, "label_info": describe_segments(present[present > 0].tolist(), self._labels(), sent)}
+            return save(image_id, file, tag, info, label_id)
+
+        store.save_label = save_label
+        return store
+
+    def _labels(self) -> dict[str, int]:
+        """Name -> value, of all bundles; of two that differ, the first's."""
+        merged: dict[str, int] = {}
+        for inference in self._infers.values():
+            merged = {**inference.labels, **merged}
+        return merged
 
     def init_infers(self) -> dict[str, Any]:
         """One inference a bundle."""

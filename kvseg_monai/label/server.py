@@ -79,7 +79,7 @@ def environment(folder: Path, studies: str) -> Mapping[str, str]:
     }
     if is_dicomweb(studies):
         settings["MONAI_LABEL_DICOMWEB_SEARCH_FILTER"] = '{"Modality": "MR"}'  # the default is CT
-        settings["MONAI_LABEL_DATASTORE_CACHE_PATH"] = str(folder / "dicomweb")
+        settings["MONAI_LABEL_DICOMWEB_CACHE_PATH"] = str(folder / "dicomweb")
     return {**os.environ, **settings}
 
 
