@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ STAND_IN = ROOT / "tests" / "stand_in"
 PATIENCE = 600  # seconds, for one step on a busy machine
 
 
+@cache
 def environment() -> dict[str, str]:
     """The environment of a process that imports MONAI Label; see the stand-in on why it may be needed."""
-    probe = subprocess.run([sys.executable, "-c", "import torchvision"], capture_output=True, check=False)
-    paths = [str(ROOT), *([] if probe.returncode == 0 else [str(STAND_IN)])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "MONAI_LABEL_AUTO_UPDATE_SCORING": "false"}
+    plain = {**os.environ, "PYTHONPATH": str(ROOT), "MONAI_LABEL_AUTO_UPDATE_SCORING": "false"}
+    probe = subprocess.run([sys.executable, "-c", "import torchvision"], env=plain, capture_output=True, check=False)
+    return plain if probe.returncode == 0 else {**plain, "PYTHONPATH": os.pathsep.join([str(ROOT), str(STAND_IN)])}
 
 
 def free_port() -> int:
