@@ -15,7 +15,6 @@ import pytest
 import torch
 import yaml
 from monai.bundle import ConfigParser, create_workflow
-from oracles import IntensityOracle
 from support import BUNDLES, ROOT, config
 
 WORKFLOWS = {"train": "train", "evaluate": "inference", "inference": "inference"}
@@ -180,22 +179,3 @@ def test_epochs_and_learning_rate_are_plain_overrides(tmp_path, tiny_dataset):
     assert parser.get_parsed_content("train#trainer").state.max_epochs == 3
     assert parser.get_parsed_content("optimizer").defaults["lr"] == 0.5
     assert parser.get_parsed_content("steps") == 3  # one batch of four volumes per epoch
-
-
-def test_every_voxel_comes_back_where_it_was(tmp_path):
-    """An oracle network through the bundle's own transforms gives the labels back exactly, on the input's grid."""
-    rng = np.random.default_rng(0)
-    blocks = rng.integers(1, 4, (9, 7, 5)).repeat(6, 0).repeat(6, 1)  # body of 54 x 42 x 5 in classes 1 to 3
-    label = np.pad(blocks, ((9, 21), (5, 16), (0, 0))).astype(np.uint8)
-    affine = np.array([[0, 0, 3.5, 7], [-1.5, 0.02, 0, 5], [0.02, 1.5, 0, -9], [0, 0, 0, 1.0]])
-    (tmp_path / "in").mkdir()
-    nib.save(nib.Nifti1Image(label.astype(np.int16) * 400, affine), tmp_path / "in" / "scan.nii.gz")
-    made = workflow(BUNDLES[0], "inference", tmp_path, tmp_path / "in", handlers=[])
-    made.parser["network"] = IntensityOracle()
-    made.parser["postprocessing"]["transforms"][1]["nearest_interp"] = True
-    made.parser.parse(reset=True)
-    made.run()
-    made_map = nib.load(tmp_path / "eval" / "scan.nii.gz")
-    assert made_map.get_data_dtype() == np.uint8
-    np.testing.assert_allclose(made_map.affine, affine, atol=1e-5)
-    np.testing.assert_array_equal(np.asarray(made_map.dataobj), label)
