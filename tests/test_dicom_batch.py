@@ -1,4 +1,4 @@
-"""A messy DICOM folder through the whole command: good volumes finished, bad ones told, and never who the patient is."""
+"""A messy DICOM folder through the whole command: good volumes finished, bad ones told, and no word on the patient."""
 
 import gzip
 import os
