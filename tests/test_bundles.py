@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -179,3 +180,24 @@ def test_epochs_and_learning_rate_are_plain_overrides(tmp_path, tiny_dataset):
     assert parser.get_parsed_content("train#trainer").state.max_epochs == 3
     assert parser.get_parsed_content("optimizer").defaults["lr"] == 0.5
     assert parser.get_parsed_content("steps") == 3  # one batch of four volumes per epoch
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize("workflow", ["train", "evaluate", "inference"])
+def test_every_workflow_checks_right_after_loading(bundle, workflow):
+    """Images everywhere, and labels where there are some."""
+    lists = list(transform_lists(json.loads(Path(config(bundle, workflow)).read_text())))
+    loading = [names for names in lists if "LoadImaged" in names]
+    guards = ["kvseg_monai.guard.CheckVolumed"] + ["kvseg_monai.guard.CheckLabelsd"] * (workflow != "inference")
+    assert loading
+    for names in loading:
+        place = names.index("LoadImaged") + 1
+        assert names[place : place + len(guards)] == guards
+
+
+def transform_lists(part: object) -> Iterator[list[str]]:
+    """The names in each list of transforms of a configuration."""
+    if isinstance(part, list):
+        yield [item["_target_"] for item in part if isinstance(item, dict) and "_target_" in item]
+    for item in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        yield from transform_lists(item)
