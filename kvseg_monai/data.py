@@ -7,22 +7,18 @@ is split off from it, by patient.
 
 import json
 import logging
-import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from monai.data import NibabelWriter
-
+from kvseg_monai.dicom.listing import list_volumes
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import whole_file
-from kvseg_monai.overrides import as_flag
+from kvseg_monai.readers import VOLUME_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
 SECTIONS = ("training", "validation", "test")
-VOLUME_SUFFIXES = (".nii", ".nii.gz")
 Case = dict[str, str]
 
 
@@ -133,73 +129,33 @@ def _resolve(root: Path, section: str, entry: Case) -> Case:
 
 
 def volumes(dataset_dir: str | Path) -> list[Case]:
-    """Return what to segment: the test cases of a datalist, all NIfTI files below a folder, or one file.
+    """Return what to segment: of a datalist the test cases, of a folder all NIfTI files and DICOM MR volumes below it.
+
+    A DICOM volume is named by its series number and a hash, not by its files (see :mod:`kvseg_monai.dicom.listing`).
+    What is left out of a DICOM folder by rule is told; what is at fault there is returned, for its reading to tell.
 
     Raises:
         InputError: when there is nothing.
     """
     root = Path(dataset_dir)
     if (root / "datalist.json").is_file():
-        return [{"image": case["image"]} for case in cases(root, "test")]
+        return _listed_volumes(root)
     if root.is_file() and root.name.endswith(VOLUME_SUFFIXES):
         return [{"image": str(root.resolve())}]
     found = sorted(path for path in root.rglob("*") if path.name.endswith(VOLUME_SUFFIXES)) if root.is_dir() else []
-    if not found:
+    images = [str(path.resolve()) for path in found] + (list_volumes(root) if root.exists() else [])
+    images = list(dict.fromkeys(images))  # a file that cannot be read is a volume by its name, and a fault
+    if not images:
         raise InputError(
             f"{root} has no volume; --dataset_dir must be a folder with a datalist.json, a folder with files "
-            f"{' or '.join('*' + suffix for suffix in VOLUME_SUFFIXES)}, or one such file"
+            f"{' or '.join('*' + suffix for suffix in VOLUME_SUFFIXES)} or DICOM MR series, or one such file"
         )
-    return [{"image": str(path.resolve())} for path in found]
+    return [{"image": image} for image in images]
 
 
-def common_root(data: Sequence[Case]) -> str:
-    """Return the deepest folder that holds all images, so that label maps keep the folders below it."""
-    return os.path.commonpath([str(Path(case["image"]).parent) for case in data])
-
-
-def still_to_do(data: Sequence[Case], output_dir: str | Path, *, overwrite: bool | str = False) -> list[Case]:
-    """Leave out the volumes whose label map is in ``output_dir`` already, and say so.
-
-    Raises:
-        InputError: when a label map would take the place of its input, or when nothing is left to do.
-    """
-    root = Path(common_root(data))
-    again, todo = as_flag(overwrite, "overwrite"), []
-    for case in data:
-        target = Path(output_dir).resolve() / label_map_name(Path(case["image"]).relative_to(root))
-        if target.parent == Path(case["image"]).parent:
-            raise InputError(
-                f"--output_dir {output_dir} is the folder of the input {case['image']}; a label map takes its input's "
-                "name, so it must go elsewhere: choose another --output_dir"
-            )
-        if again or not target.exists():
-            todo.append(case)
-    if len(todo) < len(data):
-        logger.info(
-            "%d of %d volumes have a label map in %s already and are skipped; --overwrite true makes them again",
-            len(data) - len(todo),
-            len(data),
-            output_dir,
-        )
-    if not todo:
-        raise InputError(
-            f"all {len(data)} volumes have a label map in {output_dir} already; give --overwrite true to make them "
-            "again, or another --output_dir"
-        )
-    return todo
-
-
-def label_map_name(image: Path) -> Path:
-    """Return the relative path of an image's label map: the same, always as .nii.gz."""
-    return image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".nii.gz")
-
-
-class AtomicNibabelWriter(NibabelWriter):
-    """MONAI's NIfTI writer, but a file appears under its name only when it is whole."""
-
-    def write(self, filename: str | os.PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
-        """Write the whole file; a volume of one slice keeps its third axis."""
-        if self.data_obj is not None and self.data_obj.ndim == 2:
-            self.data_obj = self.data_obj[..., None]
-        with whole_file(filename) as temporary:
-            super().write(temporary, verbose=verbose, **obj_kwargs)
+def _listed_volumes(root: Path) -> list[Case]:
+    """Test cases, or, where the datalist has no case with a label, those without one."""
+    datalist = read_datalist(root)
+    if datalist.get("unlabelled") and not any(datalist.get(section) for section in SECTIONS):
+        return [{"image": str((root / entry["image"]).resolve())} for entry in datalist["unlabelled"]]
+    return [{"image": case["image"]} for case in cases(root, "test")]

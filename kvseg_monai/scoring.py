@@ -86,6 +86,8 @@ class ScoreVolumes:
         summary = summarise(cases, self.class_names)
         if self.notice:
             summary["notice"] = self.notice
+        if refused := getattr(engine.state, "refused", []):  # by kvseg_monai.bad_cases
+            summary["refused"] = list(refused)
         summary["manifest"] = self._record.facts()
         if _rank() == 0:
             write_metrics(summary, self.output_dir)

@@ -14,7 +14,8 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.report import build_report, figures, find_prediction, read_metrics, read_scalars, slices
+from kvseg_monai.labels import COLOURS, colour_of
+from kvseg_monai.report import build_report, find_prediction, read_metrics, read_scalars, slices
 from kvseg_monai.report.__main__ import main
 from kvseg_monai.report.page import duration
 
@@ -299,10 +300,10 @@ def test_overlay_takes_the_fullest_slice_with_true_aspect(tmp_path):
     assert (picture["slice"], picture["slices"]) == (4, 5)
     drawn = pixels(picture["src"])
     assert drawn.shape[0] == pytest.approx(2 * drawn.shape[1], abs=2)
-    rows, columns = near(drawn, figures.colour_of(1)).T / drawn.shape[1] * 20  # in mm
+    rows, columns = near(drawn, colour_of(1)).T / drawn.shape[1] * 20  # in mm
     assert (rows.min(), rows.max()) == pytest.approx((2 * 2, 10 * 2), abs=0.6)
     assert (columns.min(), columns.max()) == pytest.approx((2, 6), abs=0.6)
-    assert not len(near(drawn, figures.colour_of(0)))
+    assert not len(near(drawn, colour_of(0)))
 
 
 def test_prediction_is_solid_and_reference_dashed(tmp_path):
@@ -310,9 +311,7 @@ def test_prediction_is_solid_and_reference_dashed(tmp_path):
     organ[10:30, 10:30, 1] = 1
     paths = {name: save(a, tmp_path / f"{name}.nii.gz") for name, a in (("blank", blank), ("organ", organ))}
     inked = {
-        role: len(
-            near(pixels(slices.draw_overlay(image=paths["blank"], classes=1, **masks)["src"]), figures.COLOURS[0])
-        )
+        role: len(near(pixels(slices.draw_overlay(image=paths["blank"], classes=1, **masks)["src"]), COLOURS[0]))
         for role, masks in {
             "label": {"label": paths["organ"], "prediction": paths["blank"]},
             "prediction": {"label": paths["blank"], "prediction": paths["organ"]},

@@ -127,9 +127,10 @@ def test_a_missing_datalist_is_told(tmp_path):
 
 
 def test_labels_outside_the_declared_set_are_told(tmp_path, tiny_dataset):
-    told = sentence(run(BUNDLES[1], "train", tmp_path, tiny_dataset, "--network_def#out_channels", "3"))
-    assert "the label map holds the values [3" in told
-    assert "case" in told
+    result = run(BUNDLES[1], "train", tmp_path, tiny_dataset, "--network_def#out_channels", "3")
+    assert sentence(result).startswith("correct them, or leave them out")
+    assert "error: 6 of 6 cases refused:" in result.stderr
+    assert "labels/case0.nii.gz holds the label values [3]; the network knows 0 to 2" in result.stderr
 
 
 def test_a_killed_training_goes_on_and_an_earlier_model_is_kept(tmp_path, tiny_dataset):

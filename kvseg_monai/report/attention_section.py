@@ -13,7 +13,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from kvseg_monai.attention_maps import AttentionLayer
-from kvseg_monai.report.figures import INK, as_source, colour_of
+from kvseg_monai.labels import colour_of
+from kvseg_monai.report.figures import INK, as_source
 from kvseg_monai.report.looking import Seen, places_of, share_within, shown_layers
 from kvseg_monai.report.slices import draw_contour, mark_sides, slice_axes
 

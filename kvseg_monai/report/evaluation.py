@@ -10,6 +10,7 @@ import torch
 
 from kvseg_monai.costs import count_macs
 from kvseg_monai.errors import InputError
+from kvseg_monai.labels import colour_of
 from kvseg_monai.report import figures, slices
 from kvseg_monai.report.attention_section import attention_section
 from kvseg_monai.report.looking import Look, Seen, look
@@ -75,7 +76,7 @@ def build_report(
         "notice": notice or metrics.get("notice") or (PHANTOM_NOTICE if metrics.get("phantom") else None),
         "metrics": metrics,
         "patients": len(patients),
-        "colours": {name: figures.colour_of(index) for index, name in enumerate(metrics["classes"])},
+        "colours": {name: colour_of(index) for index, name in enumerate(metrics["classes"])},
         "patient_plot": figures.draw_patients(patients, list(metrics["classes"])),
         "examples": list(_examples(metrics, evaluation, Path(predictions or evaluation))),
         "attention": attention_section(seen, list(metrics["classes"])) if seen else None,

@@ -10,18 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# Okabe and Ito's palette, told apart by the colour-blind, bright ones first: they must stand out on grey tissue.
-COLOURS = ("#e69f00", "#56b4e9", "#00b37d", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
+from kvseg_monai.labels import colour_of
+
 MARKERS = "osD^vP*"
 RUN_COLOURS = ("#22303c", "#0072b2", "#d55e00", "#00b37d", "#cc79a7", "#e69f00", "#56b4e9")  # dark first: on white
 GREY, INK, ACCENT = "#55606a", "#22303c", "#1f6f8b"
 LEGEND = {"frameon": False, "fontsize": 9, "handletextpad": 0.4, "columnspacing": 1.2}
 WIDTH = 4.2  # inches; letters of 9 points are then legible on a telephone too
-
-
-def colour_of(index: int) -> str:
-    """Colour of foreground class ``index`` (counted from zero); they repeat after seven."""
-    return COLOURS[index % len(COLOURS)]
 
 
 def marker_of(index: int) -> str:

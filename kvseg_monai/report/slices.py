@@ -12,7 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kvseg_monai.report.figures import as_source, colour_of
+from kvseg_monai.labels import colour_of
+from kvseg_monai.report.figures import as_source
 
 
 class PictureError(Exception):

@@ -1,0 +1,198 @@
+"""Find MR series below a folder; a :class:`Series` knows its slices in geometric order, its affine and its voxels.
+
+Voxels are (X, Y, Z): column, row, slice; the slice index grows along the normal of the slices (row x column).
+"""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+
+from kvseg_monai.dicom.geometry import affine_of, axes, slice_step
+from kvseg_monai.dicom.headers import Frame, quiet, read_header
+from kvseg_monai.dicom.pixels import decode_slices
+from kvseg_monai.dicom.skipped import Skipped
+from kvseg_monai.dicom.stacks import Stack, stacks, without_duplicates
+from kvseg_monai.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """One MR volume that lies in DICOM files.
+
+    Args:
+        name: ``series004-1f2e3d4c5b``: SeriesNumber and a hash of the SeriesInstanceUID, with ``-2`` for the second
+            volume of a series and so on. It is the same wherever the files lie, and tells nothing of the patient.
+        uid: SeriesInstanceUID.
+        modality: always MR.
+        frames: slices in geometric order.
+        notes: how the volume was told from others of its series.
+        patient_id: what tells patients apart (PatientID, else name and birth date, else the study).
+    """
+
+    name: str
+    uid: str
+    modality: str
+    frames: tuple[Frame, ...] = field(repr=False)
+    notes: tuple[str, ...] = ()
+    patient_id: str = field(default="", repr=False)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(X, Y, Z): columns, rows, slices."""
+        rows, columns = self.frames[0].header.shape
+        return columns, rows, len(self.frames)
+
+    @property
+    def frame_of_reference_uid(self) -> str:
+        """FrameOfReferenceUID, "" where the files have none."""
+        return self.frames[0].header.frame_of_reference_uid
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files, each once, in the order of their first slice."""
+        return list(dict.fromkeys(frame.header.path for frame in self.frames))
+
+    @cached_property
+    def affine(self) -> np.ndarray:
+        """(4, 4), voxel index to RAS mm. The slice spacing comes from positions; a single slice's from its header.
+
+        Raises:
+            InputError: for slices that are missing, unequally spaced, sheared, or a single one without thickness.
+        """
+        first = self.frames[0]
+        positions = np.array([frame.position for frame in self.frames])
+        if len(positions) > 1:
+            step = slice_step(positions, first.orientation, first.spacing)
+        elif first.thickness:
+            step = axes(first.orientation)[2] * first.thickness
+        else:
+            raise InputError(
+                "a single slice with neither SpacingBetweenSlices nor SliceThickness; its volume cannot be known: "
+                "export the series again from its source"
+            )
+        return affine_of(first.position, first.orientation, first.spacing, step)
+
+    def load(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return voxels (X, Y, Z) and affine (4, 4).
+
+        Rescale slope and intercept are applied, which makes float32; without them the stored integer type stays.
+        MONOCHROME1, where the largest stored value is black, is turned over, so that bright is large.
+
+        Raises:
+            InputError: when a slice cannot be decoded; see also :attr:`affine`.
+        """
+        affine = self.affine
+        return decode_slices(self.frames).T, affine
+
+    def datasets(self) -> list[Dataset]:
+        """Headers, without pixels, of :attr:`paths`: what a DICOM SEG refers to.
+
+        Raises:
+            InputError: when a file has gone or changed.
+        """
+        found = []
+        for path in self.paths:
+            try:
+                with quiet():
+                    found.append(pydicom.dcmread(path, stop_before_pixels=True, force=True))
+            except Exception as error:  # see read_header
+                raise InputError(f"{path} cannot be read ({type(error).__name__}); restore it") from None
+        return found
+
+
+def find_series(
+    source: str | os.PathLike[str],
+    *,
+    split_gaps: bool = False,
+    apply: Callable[[Callable, Iterable], Iterable] = map,
+) -> tuple[list[Series], list[Skipped]]:
+    """Find the MR volumes in a folder and the folders below it, or in one file.
+
+    Names, extensions and a DICOMDIR play no role. Links are not followed. Left out, each with a reason: what is not
+    DICOM or not MR, localizers, mosaics, projections, colour images, second copies of a slice, damaged files, and
+    volumes whose slices are missing, unequally spaced or sheared.
+
+    Args:
+        source: the folder or file.
+        split_gaps: make a volume of each part where slices are missing, instead of refusing.
+        apply: what runs the reader over the files, as ``map`` does; a process pool's may be faster.
+
+    Returns:
+        Volumes in the order of their names, and what was left out in the order of the files.
+
+    Raises:
+        InputError: ``source`` does not exist.
+    """
+    root = Path(source).resolve()
+    if not root.exists():
+        raise InputError(f"{root} does not exist; give a folder with DICOM files, or one file")
+    groups: dict[str, list[Frame]] = defaultdict(list)
+    skipped: list[Skipped] = []
+    for result in apply(_read, list(_files(root, skipped))):
+        if isinstance(result, Skipped):
+            skipped.append(result)
+        else:
+            groups[result[0].header.series_uid] += result
+    found = []
+    for uid, frames in groups.items():
+        frames, twice = without_duplicates(frames)
+        skipped += [Skipped(two.header.name, f"the same slice as {one.header.name}") for two, one in twice]
+        for name, stack in _named(uid, stacks(frames, split_gaps=split_gaps)):
+            result = _volume(name, uid, stack)
+            (found if isinstance(result, Series) else skipped).append(result)
+    return sorted(found, key=lambda series: series.name), sorted(skipped, key=lambda item: item.name)
+
+
+def _files(root: Path, skipped: list[Skipped]) -> Iterator[tuple[Path, str]]:
+    """Files below ``root`` in the order of their names, each with its relative name; closed folders are skipped."""
+
+    def closed(error: OSError) -> None:
+        name = Path(error.filename).relative_to(root).as_posix()
+        skipped.append(Skipped(name, f"a folder that cannot be read ({error.strerror})", fault=True))
+
+    if not root.is_dir():
+        yield root, root.name
+        return
+    for folder, folders, names in os.walk(root, onerror=closed):
+        folders.sort()
+        for name in sorted(names + [name for name in folders if Path(folder, name).is_symlink()]):
+            path = Path(folder, name)
+            yield path, path.relative_to(root).as_posix()
+
+
+def _read(file: tuple[Path, str]) -> list[Frame] | Skipped:
+    path, name = file
+    if path.is_symlink():
+        return Skipped(name, "a link, which is not followed")
+    if not path.is_file():
+        return Skipped(name, "not a regular file")
+    return read_header(path, name)
+
+
+def _named(uid: str, parts: list) -> Iterator[tuple[str, Stack | tuple[Frame, str]]]:
+    for number, part in enumerate(parts, start=1):
+        frame = part.frames[0] if isinstance(part, Stack) else part[0]
+        name = f"series{frame.header.series_number:03d}-{hashlib.sha256(uid.encode()).hexdigest()[:10]}"
+        yield (f"{name}-{number}" if len(parts) > 1 else name), part
+
+
+def _volume(name: str, uid: str, part: Stack | tuple[Frame, str]) -> Series | Skipped:
+    first = part.frames[0] if isinstance(part, Stack) else part[0]
+    try:
+        if not isinstance(part, Stack):
+            raise InputError(part[1])
+        header = first.header
+        series = Series(name, uid, header.modality, part.frames, part.notes, header.patient_id)
+        series.affine  # noqa: B018  # raises where the slices make no volume
+        return series
+    except InputError as error:
+        reason = f"{name}: {error}"
+        return Skipped(first.header.name, reason, fault=True, modality="MR", series_uid=uid, volume=name)
