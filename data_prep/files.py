@@ -28,3 +28,9 @@ def fingerprint(*parts: bytes | str) -> str:
         data = part.encode() if isinstance(part, str) else part
         digest.update(f"{len(data)}:".encode() + data)
     return digest.hexdigest()
+
+
+def file_state(path: Path) -> str:
+    """Size and time of a file: what changes when it is written anew."""
+    state = path.stat()
+    return f"{state.st_size} {state.st_mtime_ns}"

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -27,3 +28,14 @@ def as_done(function: Callable[[Item], Result], items: Sequence[Item], *, worker
                 yield futures[future], future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def in_order(function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, chunk: int) -> list[Result]:
+    """Return the results in the order of the items; ``chunk`` items at a time go to a process, for small tasks."""
+    chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
+    done = dict(as_done(partial(_each, function), chunks, workers=workers))
+    return [result for index in range(len(chunks)) for result in done[index]]
+
+
+def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    return [function(item) for item in items]

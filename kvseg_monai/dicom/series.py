@@ -15,8 +15,9 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
+from kvseg_monai.dicom.frames import Frame
 from kvseg_monai.dicom.geometry import affine_of, axes, slice_step
-from kvseg_monai.dicom.headers import Frame, quiet, read_header
+from kvseg_monai.dicom.headers import quiet, read_header
 from kvseg_monai.dicom.pixels import decode_slices
 from kvseg_monai.dicom.skipped import Skipped
 from kvseg_monai.dicom.stacks import Stack, stacks, without_duplicates

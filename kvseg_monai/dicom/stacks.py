@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kvseg_monai.dicom.frames import RANKS, TRAITS, Frame
 from kvseg_monai.dicom.geometry import SAME_PLACE_MM, along_normal, axes, parts_between_gaps
-from kvseg_monai.dicom.headers import RANKS, TRAITS, Frame
 from kvseg_monai.errors import InputError
 
 ANGLE = 1e-3  # radians (and share of the spacing) within which slices belong to one grid
@@ -73,8 +73,8 @@ def _grid(frame: Frame) -> tuple:
 def _same_grid(one: Frame, two: Frame) -> bool:
     return (
         _grid(one)[:2] == _grid(two)[:2]
-        and np.allclose(one.orientation, two.orientation, rtol=0, atol=ANGLE)
-        and np.allclose(one.spacing, two.spacing, rtol=ANGLE, atol=0)
+        and all(abs(a - b) <= ANGLE for a, b in zip(one.orientation, two.orientation, strict=True))
+        and all(abs(a - b) <= ANGLE * b for a, b in zip(one.spacing, two.spacing, strict=True))
     )
 
 
