@@ -1,5 +1,6 @@
 """Weights on disk: kept while training, found again after an interruption, and never guessed."""
 
+import json
 import logging
 import time
 from collections.abc import Mapping
@@ -11,13 +12,15 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import whole_file
+from kvseg_monai.files import whole_file, write_text
 from kvseg_monai.overrides import as_flag
+from kvseg_monai.run_record import RunRecord
 
 logger = logging.getLogger(__name__)
 
 BEST = "model.pt"
 LAST = "last.pt"
+RECORD = "training.json"
 
 
 def load_weights(network: nn.Module, path: str | Path, *, device: torch.device | str = "cpu") -> None:
@@ -30,7 +33,7 @@ def load_weights(network: nn.Module, path: str | Path, *, device: torch.device |
     if not path.is_file():
         raise InputError(
             f"the weights {path} are missing, and nothing is predicted with random ones: train first "
-            "(configs/train.json), or give --ckpt_path a file of trained weights"
+            "(configs/train.json), or give a file of trained weights (--ckpt_path, or --weights to start from them)"
         )
     try:
         state = torch.load(path, map_location=device, weights_only=True)
@@ -73,13 +76,14 @@ class LoadWeights:
 class Checkpoints:
     """Handler that writes ``model.pt`` (best validation score) and ``last.pt`` (all that a resumed run needs).
 
-    Both appear only when whole, after every epoch that was validated and at the end, so that a run may be killed at
-    any time. With ``resume`` a run goes on from ``last.pt``, the best score so far included, where MONAI's
-    ``CheckpointSaver`` would let the first epoch after a resume replace a better model. Without it, weights of an
-    earlier run are renamed, not overwritten. A run without any score keeps its last weights as the model.
+    Beside them ``training.json`` says how they came to be. All appear only when whole, after every epoch that was
+    validated and at the end, so that a run may be killed at any time. With ``resume`` a run goes on from ``last.pt``,
+    the best score so far included, where MONAI's ``CheckpointSaver`` would let the first epoch after a resume replace
+    a better model. Without it, what an earlier run left is renamed, not overwritten. A run without any score keeps its
+    last weights as the model.
 
     Args:
-        folder: where the two files are.
+        folder: where the files are.
         network: whose weights are the model.
         parts: further objects with a state dict, such as optimizer and scheduler, by name.
         evaluator: MONAI evaluator with a key metric; None keeps the newest weights as the best.
@@ -113,6 +117,9 @@ class Checkpoints:
             self._restore(engine)
         elif _is_first_process():
             set_aside(self.folder)
+        earlier = self.folder / RECORD
+        told = json.loads(earlier.read_text(encoding="utf-8")) if earlier.is_file() else {}
+        self.record = RunRecord(self.network, self.device, earlier=told)
 
     def _restore(self, engine: Engine) -> None:
         path = self.folder / LAST
@@ -140,10 +147,12 @@ class Checkpoints:
         better = score is not None and score > self.best
         if better or (at_end and self.best == -float("inf")):
             self.best = score if better else self.best
-            _save_whole(weights, self.folder / BEST)
+            save_whole(weights, self.folder / BEST)
         state = {name: part.state_dict() for name, part in self.parts.items()}
         progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "best": self.best}
-        _save_whole({"network": weights, **state, **progress}, self.folder / LAST)
+        save_whole({"network": weights, **state, **progress}, self.folder / LAST)
+        told = {**self.record.facts(), "epochs": engine.state.epoch}
+        write_text(self.folder / RECORD, json.dumps(told, indent=1) + "\n")
 
     def _score(self, engine: Engine) -> float | None:
         """Return this epoch's validation score, None where it was not validated."""
@@ -155,17 +164,18 @@ class Checkpoints:
 
 
 def set_aside(folder: Path) -> None:
-    """Rename the weights of an earlier run in ``folder`` to a name with their date, and say so."""
-    for name in (BEST, LAST):
+    """Rename the weights of an earlier run in ``folder``, and their record, to a name with their date, and say so."""
+    for name in (BEST, LAST, RECORD):
         path = folder / name
         if path.exists():
             date = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
-            kept = path.with_name(f"{path.stem}_{date}.pt")
+            kept = path.with_name(f"{path.stem}_{date}{path.suffix}")
             path.rename(kept)
             logger.warning("an earlier %s was there; it is kept as %s", name, kept.name)
 
 
-def _save_whole(state: Mapping[str, Any], path: Path) -> None:
+def save_whole(state: Mapping[str, Any], path: Path) -> None:
+    """Save a state dict; a reader, or a run after a crash, never meets half a file."""
     with whole_file(path) as temporary:
         torch.save(state, temporary)
 

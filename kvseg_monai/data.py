@@ -137,7 +137,7 @@ def volumes(dataset_dir: str | Path) -> list[Case]:
     """Return what to segment: of a datalist the test cases, of a folder all NIfTI files and DICOM MR volumes below it.
 
     A DICOM volume is named by its series number and a hash, not by its files (see :mod:`kvseg_monai.dicom.listing`).
-    What is left out of a DICOM folder is told.
+    What is left out of a DICOM folder by rule is told; what is at fault there is returned, for its reading to tell.
 
     Raises:
         InputError: when there is nothing.
@@ -148,7 +148,8 @@ def volumes(dataset_dir: str | Path) -> list[Case]:
     if root.is_file() and root.name.endswith(VOLUME_SUFFIXES):
         return [{"image": str(root.resolve())}]
     found = sorted(path for path in root.rglob("*") if path.name.endswith(VOLUME_SUFFIXES)) if root.is_dir() else []
-    images = [str(path.resolve()) for path in found] + (list(list_volumes(root)) if root.exists() else [])
+    images = [str(path.resolve()) for path in found] + (list_volumes(root) if root.exists() else [])
+    images = list(dict.fromkeys(images))  # a file that cannot be read is a volume by its name, and a fault
     if not images:
         raise InputError(
             f"{root} has no volume; --dataset_dir must be a folder with a datalist.json, a folder with files "
@@ -170,7 +171,9 @@ def common_root(data: Sequence[Case]) -> str:
     return os.path.commonpath([str(Path(case["image"]).parent) for case in data])
 
 
-def still_to_do(data: Sequence[Case], output_dir: str | Path, *, overwrite: bool | str = False) -> list[Case]:
+def still_to_do(
+    data: Sequence[Case], output_dir: str | Path, *, overwrite: bool | str = False, suffix: str = ".nii.gz"
+) -> list[Case]:
     """Leave out the volumes whose label map is in ``output_dir`` already, and say so.
 
     Raises:
@@ -179,7 +182,7 @@ def still_to_do(data: Sequence[Case], output_dir: str | Path, *, overwrite: bool
     root = Path(common_root(data))
     again, todo = as_flag(overwrite, "overwrite"), []
     for case in data:
-        target = Path(output_dir).resolve() / label_map_name(Path(case["image"]).relative_to(root))
+        target = Path(output_dir).resolve() / label_map_name(Path(case["image"]).relative_to(root), suffix)
         if target.parent == Path(case["image"]).parent:
             raise InputError(
                 f"--output_dir {output_dir} is the folder of the input {case['image']}; a label map takes its input's "
@@ -202,9 +205,9 @@ def still_to_do(data: Sequence[Case], output_dir: str | Path, *, overwrite: bool
     return todo
 
 
-def label_map_name(image: Path) -> Path:
-    """Return the relative path of an image's label map: the same, always as .nii.gz."""
-    return image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + ".nii.gz")
+def label_map_name(image: Path, suffix: str = ".nii.gz") -> Path:
+    """Return the relative path of an image's label map: the same, with another suffix."""
+    return image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + suffix)
 
 
 class AtomicNibabelWriter(NibabelWriter):

@@ -37,7 +37,7 @@ def show_input_errors_as_sentences() -> None:
         return
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        mistake = _find_input_error(error)
+        mistake = find_input_error(error)
         if mistake is None:
             previous(kind, error, trace)
         else:
@@ -49,8 +49,8 @@ def show_input_errors_as_sentences() -> None:
     sys.excepthook = hook
 
 
-def _find_input_error(error: BaseException | None) -> InputError | None:
-    """Look through the exceptions that MONAI's transforms and configuration parser wrap around an error."""
+def find_input_error(error: BaseException | None) -> InputError | None:
+    """Look for one among the exceptions that MONAI's transforms and configuration parser wrap around an error."""
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
     return error

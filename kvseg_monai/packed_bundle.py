@@ -41,7 +41,7 @@ def packed_files(
     metadata = read_json(folder / METADATA)
     configs = {path: ConfigParser(read_json(folder / path)) for path in (TRAIN, EVALUATE, INFERENCE)}
     apply_overrides(overrides, configs.values())
-    network, image_shape, channels = _build_network(configs[INFERENCE])
+    network, image_shape, channels = build_network(configs[INFERENCE])
     load_weights(network, weights)
     labels = list(metadata["network_data_format"]["outputs"]["pred"]["channel_def"].values())[1:]
     warning = None
@@ -82,8 +82,12 @@ def checksum_line(data: bytes, name: str) -> bytes:
     return f"{hashlib.sha256(data).hexdigest()}  {name}\n".encode()
 
 
-def _build_network(config: ConfigParser) -> tuple[nn.Module, list[int], int]:
-    """Return the network, the shape (C, H, W) of its image, and the channels that it puts out."""
+def build_network(config: ConfigParser) -> tuple[nn.Module, list[int], int]:
+    """Return the network, the shape (C, H, W) of its image, and the channels that it puts out.
+
+    Raises:
+        InputError: an override does not let it be built or run.
+    """
     config = ConfigParser(copy.deepcopy(config.config))  # resolving changes a configuration
     try:
         network = config.get_parsed_content("network_def").eval()

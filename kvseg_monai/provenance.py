@@ -3,9 +3,12 @@
 import os
 import platform
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+
+from kvseg_monai._version import __version__
 
 
 def commit() -> str | None:
@@ -17,6 +20,23 @@ def commit() -> str | None:
         return subprocess.run(describe, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this code and of what it computes with, by name."""
+    rows = {
+        "kvseg_monai": __version__,
+        "Commit": commit() or "not in a git repository",
+        "Python": platform.python_version(),
+    }
+    return rows | {name: _version(name) for name in ("torch", "monai", "numpy", "nibabel")}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def machine(device: str = "cpu") -> str:

@@ -1,17 +1,14 @@
-"""How the bundles read a volume: NIfTI files by MONAI's reader, DICOM series in the order of their geometry."""
+"""How the bundles read a volume: NIfTI files, and DICOM series in the order of their geometry."""
 
 import warnings
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from monai.data import NibabelReader
-from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+from monai.utils import MetaKeys, SpaceKeys
 
 from kvseg_monai.dicom.listing import volume_at
-from kvseg_monai.errors import InputError
+from kvseg_monai.nifti_reader import NiftiReader
 
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
 
@@ -19,22 +16,17 @@ VOLUME_SUFFIXES = (".nii", ".nii.gz")
 warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 
 
-class VolumeReader(NibabelReader):
+class VolumeReader(NiftiReader):
     """Reader for ``LoadImaged``: a NIfTI file, a folder with one DICOM MR series, a DICOM file, or a path of
     :func:`kvseg_monai.dicom.listing.list_volumes`.
 
     MONAI's own readers take DICOM slices in the order of their instance numbers, which need not be that of their
-    places. ``LoadImage`` goes on to those readers where ``read`` of this one fails. So ``read`` does nothing, and
-    ``get_data``, whose errors are not caught, reads.
+    places.
     """
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Return True: whatever cannot be read shall be told, not tried by another reader."""
         return True
-
-    def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> tuple[PathLike, ...]:
-        """Return the paths alone; see the class."""
-        return ensure_tuple(data)
 
     def get_data(self, img: tuple[PathLike, ...]) -> tuple[np.ndarray, dict]:
         """Return voxels (X, Y, Z), or what axes a NIfTI file has, and MONAI's metadata with a RAS affine.
@@ -43,7 +35,7 @@ class VolumeReader(NibabelReader):
             InputError: when the file or series cannot be read.
         """
         if str(img[0]).endswith(VOLUME_SUFFIXES):
-            return self._read_nifti(img)
+            return super().get_data(img)
         voxels, affine = volume_at(img[0]).load()
         return voxels, {
             MetaKeys.AFFINE: affine,
@@ -52,13 +44,3 @@ class VolumeReader(NibabelReader):
             MetaKeys.SPACE: SpaceKeys.RAS,
             MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
         }
-
-    def _read_nifti(self, paths: tuple[PathLike, ...]) -> tuple[np.ndarray, dict]:
-        path = Path(paths[0])
-        if not path.is_file():
-            raise InputError(f"{path} is missing; restore it or correct the path")
-        try:
-            return super().get_data(super().read(paths))
-        except Exception as error:  # nibabel raises whatever damaged data lead it to
-            complaint = " ".join(str(error).split())[:200]
-            raise InputError(f"{path} is no readable NIfTI file ({complaint}); copy it again") from error

@@ -18,6 +18,7 @@ from nibabel.orientations import io_orientation
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.metrics import CASE_METRICS, score_case
+from kvseg_monai.run_record import RunRecord
 from kvseg_monai.summary import summarise, write_metrics
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,8 @@ class ScoreVolumes:
     Each iteration's ``engine.state.output`` is a list of decollated dictionaries, the usual form in MONAI. At the end
     of the epoch the summary goes to ``output_dir`` (rank 0 only), to the log, and as ``val_mean_dice``,
     ``val_mean_jaccard``, ``val_mean_weighted_jaccard``, ``val_mean_hd95_mm`` (NaN where undefined) and
-    ``val_<class>_dice`` to ``engine.state.metrics``. Attach it before handlers that read those.
+    ``val_<class>_dice`` to ``engine.state.metrics``. Attach it before handlers that read those. What the run was goes
+    to the summary as ``manifest`` (see :class:`kvseg_monai.run_record.RunRecord`).
 
     Args:
         output_dir: where ``metrics.json`` and ``metrics.csv`` go.
@@ -67,8 +69,9 @@ class ScoreVolumes:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.finish)
 
     def start(self, engine: Engine) -> None:
-        """Forget the cases of an earlier run."""
+        """Forget the cases of an earlier run; the time counts from here."""
         self._cases = []
+        self._record = RunRecord(getattr(engine, "network", None), getattr(engine.state, "device", "cpu"))
 
     def score(self, engine: Engine) -> None:
         """Score the cases of one batch."""
@@ -83,6 +86,9 @@ class ScoreVolumes:
         summary = summarise(cases, self.class_names)
         if self.notice:
             summary["notice"] = self.notice
+        if refused := getattr(engine.state, "refused", []):  # by kvseg_monai.bad_cases
+            summary["refused"] = list(refused)
+        summary["manifest"] = self._record.facts()
         if _rank() == 0:
             write_metrics(summary, self.output_dir)
             logger.info("scores of %d case(s), written to %s\n%s", len(cases), self.output_dir, as_table(summary))

@@ -43,7 +43,7 @@ def summarise(cases: Sequence[Mapping[str, Any]], class_names: Sequence[str]) ->
         InputError: there is no case.
     """
     if not cases:
-        raise InputError("no case was scored: the list to evaluate is empty; name at least one case with a label")
+        raise InputError("no case was scored: the list is empty, or all were refused; give one sound case with a label")
     protocols = {
         name: {**_average([case["protocols"][name] for case in cases], class_names), "protocol": text}
         for name, text in PROTOCOLS.items()

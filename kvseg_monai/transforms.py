@@ -12,8 +12,6 @@ from monai.transforms import MapTransform, Randomizable
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
-from kvseg_monai.errors import InputError
-
 
 def body_mask(image: Tensor) -> Tensor:
     """Find the body in an MR volume, for ``CropForegroundd(select_fn=body_mask)``.
@@ -30,10 +28,11 @@ def body_mask(image: Tensor) -> Tensor:
         A mask of the same shape; where nothing stands out, all of it.
     """
     volume = torch.as_tensor(image)[0].float()
-    sample = volume[::2, ::2].clip(max=float(volume.flatten()[::7].quantile(0.99)))
-    if sample.max() <= sample.min():
+    sample = volume[::2, ::2].clip(max=float(volume.flatten()[::7].quantile(0.99))).double()
+    lowest = sample.min()
+    if sample.max() <= lowest:
         return torch.ones_like(torch.as_tensor(image), dtype=torch.bool)
-    threshold = threshold_otsu(sample.numpy())
+    threshold = lowest + threshold_otsu((sample - lowest).numpy())  # from 0 on, its bins have room at any offset
     air, tissue = sample[sample <= threshold].mean(), sample[sample > threshold].mean()
     mask = volume > air + (tissue - air) / 4
     for axis in range(mask.ndim):
@@ -68,31 +67,6 @@ class StackSlicesd(MapTransform):
             stacked = [volume[..., (index + offset).clip(0, len(index) - 1)] for offset in self.offsets]
             result[key] = torch.cat(stacked)
         return result
-
-
-class CheckLabelsd(MapTransform):
-    """Refuse a label map with values outside 0 .. num_classes - 1.
-
-    Raises:
-        InputError: naming the file and the values.
-    """
-
-    def __init__(self, keys: KeysCollection, num_classes: int) -> None:
-        super().__init__(keys)
-        self.num_classes = num_classes
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Check, and return the data unchanged."""
-        for key in self.key_iterator(dict(data)):
-            values = torch.as_tensor(data[key]).unique().tolist()
-            wrong = [value for value in values if value not in range(self.num_classes)]
-            if wrong:
-                name = getattr(data[key], "meta", {}).get("filename_or_obj", key)
-                raise InputError(
-                    f"{name}: the label map holds the values {wrong[:5]}; the network knows 0 to "
-                    f"{self.num_classes - 1}: correct the labels, or set --network_def#out_channels"
-                )
-        return dict(data)
 
 
 class RandSlicesd(Randomizable, MapTransform):

@@ -1,5 +1,7 @@
 """Weights: loaded strictly, the best kept, the last resumed."""
 
+import json
+
 import pytest
 import torch
 from ignite.engine import Engine, Events
@@ -105,9 +107,22 @@ def test_earlier_weights_are_renamed_not_overwritten(tmp_path):
     train(tmp_path, [0.1, 0.2])
     train(tmp_path, [0.3])
     kept = sorted(path.name for path in tmp_path.iterdir())
-    assert len(kept) == 4
+    assert len(kept) == 6
     assert saved(tmp_path) == 1
     assert [saved(tmp_path, name) for name in kept if name.startswith("model_")] == [2]
+
+
+def test_the_record_counts_what_came_before(tmp_path):
+    train(tmp_path, [0.1, 0.2])
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert (record["epochs"], record["network"], record["parameters"]) == (2, "Linear", 1)
+    (tmp_path / "training.json").write_text(json.dumps({**record, "seconds": 1000.0, "started": "then"}))
+    train(tmp_path, [0, 0, 0.3], resume=True)
+    resumed = json.loads((tmp_path / "training.json").read_text())
+    assert (resumed["epochs"], resumed["started"]) == (3, "then")
+    assert resumed["seconds"] > 1000
+    train(tmp_path, [0.1])
+    assert json.loads((tmp_path / "training.json").read_text())["seconds"] < 1000
 
 
 def test_nothing_is_left_to_train(tmp_path):

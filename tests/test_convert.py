@@ -1,4 +1,4 @@
-"""Contracts of MONAI networks in Key-Value form, and the warm start against brute force."""
+"""Contracts of MONAI networks in Key-Value form."""
 
 import copy
 import inspect
@@ -17,10 +17,9 @@ from torch import nn
 
 import kvseg_monai
 from kvseg_monai.blocks.key_value import KeyValueSABlock, KeyValueWindowAttention
+from kvseg_monai.closest_key import closest_key
 from kvseg_monai.convert import converted, main, to_kv
-from kvseg_monai.warm_start import closest_key
-
-pytest.importorskip("einops", reason="MONAI's transformers need einops")
+from kvseg_monai.errors import InputError
 
 WIDTH, HEADS = 16, 2
 SMALL = {"hidden_size": WIDTH, "mlp_dim": 24, "num_heads": HEADS}
@@ -177,32 +176,6 @@ def test_export_trace_and_state_dict_round_trips(name, attention, tmp_path):
         assert not torch.allclose(logits(other(x)), expected)
         other.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
         torch.testing.assert_close(logits(other(x)), expected)
-
-
-@pytest.mark.parametrize(("channels", "head_dim"), [(12, 4), (5, 4), (3, 4)])
-def test_closest_key_is_the_best_symmetric_fit(channels, head_dim):
-    """Against the eigenvectors of the full matrix, and against random competitors far and near."""
-    query, key = tokens(2, 2, head_dim, channels)
-    rows, error = closest_key(query, key)
-    product = query.mT @ key
-    values, vectors = torch.linalg.eigh((product + product.mT) / 2)
-    best = (vectors * values.clamp(min=0)[:, None]) @ vectors.mT
-    torch.testing.assert_close(rows.mT @ rows, best)
-    assert (values > 1e-12).sum(1).max() <= head_dim
-    assert error == pytest.approx(((product - best).norm() / product.norm()).item())
-    torch.manual_seed(0)
-    for scale in (1e-3, 1e-1, 1.0):
-        for _ in range(20):
-            rival = rows + scale * torch.randn_like(rows)
-            assert (product - rival.mT @ rival).norm() > (product - best).norm()
-
-
-def test_closest_key_without_a_positive_part_is_zero():
-    query = tokens(2, 4, 12)
-    rows, error = closest_key(query, -query)
-    torch.testing.assert_close(rows, torch.zeros_like(rows), atol=1e-6, rtol=0)
-    assert error == pytest.approx(1.0)
-    assert closest_key(0 * query, query)[1] == 0
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -424,17 +397,30 @@ def test_bundle_definition_and_command_line(tmp_path, monkeypatch, capsys):
     """The command line writes what the bundle's network definition computes, with the summary on the terminal."""
     source = build("vit")
     torch.save(source.state_dict(), tmp_path / "model.pt")
-    (tmp_path / "train.json").write_text(json.dumps({"network_def": DEFINITION}))
+    (tmp_path / "base.json").write_text(json.dumps({"network_def": {**DEFINITION, "num_layers": 7}}))
+    (tmp_path / "train.json").write_text(json.dumps({"network_def#num_layers": 2}))
     definition = {"_target_": "kvseg_monai.convert.converted", "network": DEFINITION}
     network = ConfigParser({"net": {**definition, "weights": str(tmp_path / "model.pt")}}).get_parsed_content("net")
     assert isinstance(network, ViT)
     torch.testing.assert_close(converted(source).state_dict(), network.state_dict())
+    with pytest.raises(InputError, match="--warm_start is 'no'; it must be true or false"):
+        converted(build("vit"), warm_start="no")
 
-    files = {"config_file": "train.json", "weights": "model.pt", "target": "kv.pt"}
-    arguments = [part for name, file in files.items() for part in (f"--{name}", str(tmp_path / file))]
+    files = {"config_file": ["base.json", "train.json"], "weights": ["model.pt"], "target": ["kv.pt"]}
+    arguments = [part for name, of in files.items() for part in (f"--{name}", *(str(tmp_path / file) for file in of))]
     monkeypatch.setattr(sys, "argv", ["convert", *arguments])
     assert main() == 0
     assert "blocks.0.attn" in capsys.readouterr().out
+    torch.testing.assert_close(torch.load(tmp_path / "kv.pt", weights_only=True), network.state_dict())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base.json", "kv.pt", "model.pt", "train.json"]
+
+    (tmp_path / "kv.pt").write_text("an earlier file")
+    with pytest.raises(InputError, match=r"kv.pt is there already; give another --target, or --overwrite"):
+        main()
+    assert (tmp_path / "kv.pt").read_text() == "an earlier file"
+    arguments.append("--overwrite")
+    monkeypatch.setattr(sys, "argv", ["convert", *arguments])
+    assert main() == 0
     torch.testing.assert_close(torch.load(tmp_path / "kv.pt", weights_only=True), network.state_dict())
 
     for extra, sentence in (
@@ -442,6 +428,7 @@ def test_bundle_definition_and_command_line(tmp_path, monkeypatch, capsys):
         (["--attention", "k"], "attention is 'k'"),
         (["--weights", "none.pt"], "the weights none.pt are missing"),
         (["--target", str(tmp_path / "no" / "kv.pt")], "no does not exist"),
+        (["--target", str(tmp_path)], "is there already"),
     ):
         monkeypatch.setattr(sys, "argv", ["convert", *arguments, *extra])
         with pytest.raises(ValueError, match=sentence):

@@ -308,8 +308,9 @@ def test_names_notes_and_logs_hold_no_identity(tmp_path, caplog, recwarn):
     with caplog.at_level(logging.DEBUG):
         listed = list_volumes(tmp_path)
     _, skipped = find_series(tmp_path)
-    text = caplog.text + repr(listed) + repr(skipped) + repr(next(iter(listed.values())).frames)
-    assert "left out: x/IM0000: series004-" in text
+    with pytest.raises(InputError, match=r"x/IM0000: series004-\w+: slices are missing") as refused:
+        volume_at(next(path for path in listed if path.endswith(skipped[-1].volume)))
+    text = caplog.text + repr(listed) + repr(skipped) + repr(volume_at(listed[0]).frames) + str(refused.value)
     assert not [secret for secret in (*PATIENT.values(), "not-date") if secret in text]
     assert not recwarn.list
 
@@ -324,8 +325,7 @@ def test_a_volume_is_found_by_its_path(tmp_path):
     write_enhanced(tmp_path / "in" / "b", make_voxels(seed=2), affine, **enhanced)
     listed = list_volumes(tmp_path / "in")
     assert [Path(path).parent for path in listed] == [tmp_path / "in"] * 2
-    for path, series in listed.items():
-        assert volume_at(path) is series
+    assert all(volume_at(path) is volume_at(path) for path in listed)
     same_volume(volume_at(tmp_path / "in" / "a"), voxels, affine)
     same_volume(volume_at(tmp_path / "in" / "b"), make_voxels(seed=2), affine)
     assert volume_at(tmp_path / "in" / "a" / "IM0000").shape == (7, 5, 1)

@@ -8,50 +8,21 @@ import re
 import nibabel as nib
 import numpy as np
 import pytest
+from made_evaluation import SHAPE, make_evaluation, make_look, save
 from matplotlib import colors
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from kvseg_monai import figures
 from kvseg_monai.errors import InputError
-from kvseg_monai.metrics import score_case
-from kvseg_monai.report import build_report, find_prediction, main, read_metrics, read_scalars
-from kvseg_monai.summary import summarise, write_metrics
-
-ORGANS = ["large_bowel", "stomach"]
-SHAPE = (24, 20, 6)
-AFFINE = np.diag([-1.5, -1.5, 3.0, 1.0])  # LPS+
-
-
-def save(array, path, affine=AFFINE):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, affine), path)
-    return str(path)
-
-
-def make_case(folder, name, shift):
-    """One scan whose prediction is its label, moved by ``shift`` voxels along X."""
-    label = np.zeros(SHAPE, np.uint8)
-    label[4:10, 5:12, 2:4] = 1
-    label[14:18, 6:12, 3:5] = 2
-    prediction = np.roll(label, shift, axis=0)
-    paths = {
-        "image": save(
-            np.random.default_rng(0).random(SHAPE, np.float32) + label, folder / f"data/images/{name}.nii.gz"
-        ),
-        "label": save(label, folder / f"data/labels/{name}.nii.gz"),
-    }
-    save(prediction, folder / name / f"{name}_seg.nii.gz")
-    scores = score_case(prediction, label, class_names=ORGANS, spacing=(1.5, 1.5, 3.0))
-    return {"case": name, "patient": name.split("_")[0], **scores, **paths}
+from kvseg_monai.labels import COLOURS, colour_of
+from kvseg_monai.report import build_report, find_prediction, read_metrics, read_scalars, slices
+from kvseg_monai.report.__main__ import main
+from kvseg_monai.report.page import duration
 
 
 @pytest.fixture
 def evaluation(tmp_path):
-    folder = tmp_path / "evaluation"
-    cases = [make_case(folder, f"patient{i}_day0", shift) for i, shift in enumerate((0, 1, 2, 3))]
-    write_metrics(summarise(cases, ORGANS), folder)
-    return folder
+    return make_evaluation(tmp_path / "evaluation")
 
 
 @pytest.fixture
@@ -95,7 +66,8 @@ def test_page_is_self_contained_and_shows_the_values(evaluation, training, tmp_p
     assert not re.search(r"<(script|link|iframe|object)\b|@import|url\(", page)
     sources = re.findall(r'<img [^>]*src="([^"]{20})', page)
     assert len(sources) == page.count("<img") == 1 + 3 + 3  # patients; best, median, worst; three curves
-    assert all(source.startswith("data:image/png") for source in sources)
+    assert all(re.match("data:image/(png|jpeg);", source) for source in sources)
+    assert page.count('alt="') == page.count("<img")
     assert f"<b>{metrics['mean']['dice']:.3f}</b>" in page
     assert f"<td>{metrics['classes']['stomach']['jaccard']:.3f}</td>" in page
     assert f"{metrics['mean']['hd95_mm']:.1f} <small>mm" in page
@@ -106,6 +78,83 @@ def test_page_is_self_contained_and_shows_the_values(evaluation, training, tmp_p
     assert all(text in page for text in ("Best scan", "Median scan", "Worst scan", "Training loss", "torch"))
     assert str(tmp_path) not in page  # a page that travels must not tell the machine's folders
     assert 'class="banner"' not in page
+
+
+def test_the_manifest_tells_of_evaluation_and_training(evaluation, tmp_path):
+    page = build(evaluation, tmp_path)
+    assert "this evaluation has none of itself" in page
+    manifest = {
+        "started": "2026-01-02 03:04 UTC",
+        "seconds": 200.0,
+        "device": "A <processor>",
+        "versions": {"kvseg_monai": "0.1.0", "Commit": "0123456789ab", "torch": "2.13.0"},
+        **{"network": "SETR", "parameters": 2681540, "bundle": "setr_kv_segmentation"},
+        "configuration": {"evaluate.json": "fa7de9f45992056c"},
+        "overrides": {"network_def#size": "tiny"},
+        "settings": {"seed": 3, "section": "test", "image_size": [128, 96], "spacing": [3.0, 3.0]},
+    }
+    edit(evaluation, lambda metrics: metrics.update(manifest=manifest))
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "training.json").write_text(json.dumps({**manifest, "epochs": 140, "seconds": 8000}))
+    page = build(evaluation, tmp_path, training=tmp_path / "training")
+    rows = re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", page)
+    expected = {
+        "Bundle": "setr_kv_segmentation",
+        "Configuration": "evaluate.json, sha256 fa7de9f45992056c…",
+        "Overrides": "network_def#size = tiny",
+        "Network": "SETR, 2,681,540 parameters",
+        "Scans": "the datalist&#39;s test list",
+        "Image size": "128 x 96 pixels",
+        "Pixel size": "3.0 x 3.0 mm",
+        "Seed": "3",
+        "Device": "A &lt;processor&gt;",
+        "Started": "2026-01-02 03:04 UTC",
+        "Took": "3 min 20 s",
+        "Versions": "kvseg_monai 0.1.0, commit 0123456789ab, torch 2.13.0",
+    }
+    assert expected.items() <= set(rows)
+    assert {("Epochs", "140"), ("Took", "2 h 13 min")} <= set(rows)
+    assert "<b>2.68 <small>million</small></b><strong>Parameters" in page
+    assert "<b>50.0 <small>s</small></b><strong>Per scan" in page  # 200 s for four
+
+
+@pytest.mark.parametrize("content", ["no JSON", "[1, 2]"])
+def test_a_damaged_training_record_is_refused(evaluation, tmp_path, content):
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "training.json").write_text(content)
+    with pytest.raises(InputError, match=r"training.json is not what a training writes there; move it away"):
+        build(evaluation, tmp_path, training=tmp_path / "training")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [
+        (0.04, "0.0 s"),
+        (59.0, "59.0 s"),
+        (92, "1 min 32 s"),
+        (1107, "18 min"),
+        (7199, "2 h 00 min"),
+        (9000, "2 h 30 min"),
+    ],
+)
+def test_durations(seconds, written):
+    assert duration(seconds) == written
+
+
+@pytest.mark.parametrize(("net", "attention"), [("SETR", "kv_pos"), ("CvT", "qkv")])
+def test_attention_maps_key_bias_and_cost(evaluation, tmp_path, net, attention):
+    page = build(evaluation, tmp_path, attention=make_look(tmp_path, net, attention))
+    text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    assert "patient2_day0, slice 4 of 6, as the network sees it" in text  # the median case, its fullest slice
+    assert page.count('alt="Attention of layer') in (3, 6)  # of at most two structures, three layers each
+    assert page.count('alt="Key bias of layer') == (3 if attention == "kv_pos" else 0)
+    assert ("Temperature a" in text) == (attention == "kv_pos")
+    assert ("every second row and column" in text) == (net == "CvT")
+    assert re.search(r"\d\.\d\d million Parameters", text)
+    assert re.search(r"\d\.\d\d billion MACs per slice For 32 x 32 pixels", text)
+    assert "sha256" in text
+    assert str(tmp_path) not in page
+    assert len(page) < 1_000_000
 
 
 def test_every_protocol_and_the_kaggle_score_are_shown(evaluation, tmp_path):
@@ -208,13 +257,13 @@ def test_find_prediction(tmp_path):
     case = {"case": "a", "image": str(tmp_path / "a.nii.gz"), "label": None}
     for name in ("a.nii.gz", "a_day2_seg.nii.gz", "sub/ab_seg.nii.gz"):
         save(np.zeros(SHAPE, np.uint8), tmp_path / name)
-    with pytest.raises(figures.PictureError, match="No predicted label map"):  # neither the image nor another case's
+    with pytest.raises(slices.PictureError, match="No predicted label map"):  # neither the image nor another case's
         find_prediction(case, tmp_path)
     for name in ("out/a.nii.gz", "out/a/a_seg.nii.gz"):  # each better than the one before
         save(np.zeros(SHAPE, np.uint8), tmp_path / name)
         assert find_prediction(case, tmp_path) == tmp_path / name
     save(np.zeros(SHAPE, np.uint8), tmp_path / "more/a_seg.nii")
-    with pytest.raises(figures.PictureError, match="2 files named"):
+    with pytest.raises(slices.PictureError, match="2 files named"):
         find_prediction(case, tmp_path)
     recorded = save(np.zeros(SHAPE, np.uint8), tmp_path / "odd.nii.gz")
     assert str(find_prediction({**case, "prediction": recorded}, tmp_path)) == recorded
@@ -234,9 +283,9 @@ def test_axial_view_is_radiological(tmp_path, affine):
     index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"))
     right, front, head = np.einsum("ij,jxyz->ixyz", affine[:3, :3], index)
     mark = (right == right.min()) & (front == front.max()) & (head == head.min())
-    data, spacing = figures.load_volume(save(mark.astype(np.uint8), tmp_path / "v.nii.gz", affine), role="image")
+    data, turned = slices.read_volume(save(mark.astype(np.uint8), tmp_path / "v.nii.gz", affine), role="image")
     assert np.argwhere(data[:, :, 0].T).tolist() == [[0, data.shape[0] - 1]]
-    assert spacing == (1.5, 1.5)
+    assert nib.affines.voxel_sizes(turned).tolist() == [1.5, 1.5, 3.0]
 
 
 def test_overlay_takes_the_fullest_slice_with_true_aspect(tmp_path):
@@ -245,16 +294,16 @@ def test_overlay_takes_the_fullest_slice_with_true_aspect(tmp_path):
     label[2:6, 2:10, 3] = 2
     affine = np.diag([-1.0, -2.0, 5.0, 1.0])
     path = save(label, tmp_path / "label.nii.gz", affine)
-    picture = figures.draw_overlay(
+    picture = slices.draw_overlay(
         image=save(image, tmp_path / "i.nii.gz", affine), label=path, prediction=path, classes=2
     )
     assert (picture["slice"], picture["slices"]) == (4, 5)
     drawn = pixels(picture["src"])
     assert drawn.shape[0] == pytest.approx(2 * drawn.shape[1], abs=2)
-    rows, columns = near(drawn, figures.colour_of(1)).T / drawn.shape[1] * 20  # in mm
+    rows, columns = near(drawn, colour_of(1)).T / drawn.shape[1] * 20  # in mm
     assert (rows.min(), rows.max()) == pytest.approx((2 * 2, 10 * 2), abs=0.6)
     assert (columns.min(), columns.max()) == pytest.approx((2, 6), abs=0.6)
-    assert not len(near(drawn, figures.colour_of(0)))
+    assert not len(near(drawn, colour_of(0)))
 
 
 def test_prediction_is_solid_and_reference_dashed(tmp_path):
@@ -262,9 +311,7 @@ def test_prediction_is_solid_and_reference_dashed(tmp_path):
     organ[10:30, 10:30, 1] = 1
     paths = {name: save(a, tmp_path / f"{name}.nii.gz") for name, a in (("blank", blank), ("organ", organ))}
     inked = {
-        role: len(
-            near(pixels(figures.draw_overlay(image=paths["blank"], classes=1, **masks)["src"]), figures.COLOURS[0])
-        )
+        role: len(near(pixels(slices.draw_overlay(image=paths["blank"], classes=1, **masks)["src"]), COLOURS[0]))
         for role, masks in {
             "label": {"label": paths["organ"], "prediction": paths["blank"]},
             "prediction": {"label": paths["blank"], "prediction": paths["organ"]},
@@ -296,6 +343,28 @@ def test_missing_inputs_are_refused(evaluation, tmp_path):
             build(evaluation, tmp_path, **{option: tmp_path / "nowhere"})
     with pytest.raises(InputError, match="is a folder; give the name of a file"):
         build_report(evaluation=evaluation, target=tmp_path)
+
+
+def test_attention_maps_by_the_command_line(evaluation, tmp_path, capsys):
+    request = make_look(tmp_path)
+    line = ["--evaluation", str(evaluation), "--target", str(tmp_path / "out.html"), "--bundle", request.bundle]
+    line += ["--weights", request.weights, "--case", "patient0_day0", "--slice", "3"]
+    line += [part for name, value in request.overrides.items() for part in (f"--{name}", str(value))]
+    main([*line, "--dataset_dir", "elsewhere"])  # places are of no use here, and no mistake either
+    assert "patient0_day0, slice 3 of 6" in (tmp_path / "out.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--bundle", "somewhere"], "--bundle is for attention maps, which need both --bundle and --weights"),
+        (["--slice", "3"], "--slice is for attention maps, which need both"),
+        (["--titel", "x"], "--titel is unknown; --help lists the options"),
+    ],
+)
+def test_options_that_do_not_fit(evaluation, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        main(["--evaluation", str(evaluation), "--target", str(tmp_path / "out.html"), *options])
 
 
 def test_command_line(evaluation, tmp_path, capsys):

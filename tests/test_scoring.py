@@ -55,6 +55,7 @@ def test_scores_batches_and_writes_the_summary(tmp_path):
     assert engine.state.metrics["val_mean_dice"] == pytest.approx(metrics["mean"]["dice"]) == pytest.approx(2.5 / 3)
     assert engine.state.metrics["val_large_bowel_dice"] == pytest.approx(2.5 / 3)
     assert math.isnan(engine.state.metrics["val_stomach_dice"])
+    assert {"started", "seconds", "device", "versions"} <= set(metrics["manifest"])
     assert set(engine.state.metrics) >= {"val_mean_jaccard", "val_mean_weighted_jaccard", "val_mean_hd95_mm"}
 
 

@@ -30,8 +30,11 @@ def test_training_leaves_weights_and_events(trained):
     best, last = (torch.load(folder / "models" / name, weights_only=True) for name in ("model.pt", "last.pt"))
     assert last["epoch"] == 2
     assert set(best) == set(last["network"])
-    assert sorted(path.name for path in (folder / "models").iterdir()) == ["last.pt", "model.pt"]
+    assert sorted(path.name for path in (folder / "models").iterdir()) == ["last.pt", "model.pt", "training.json"]
     assert {"train_loss", "val_mean_dice", "lr"} <= scalars(folder / "eval")
+    record = json.loads((folder / "models" / "training.json").read_text())
+    assert (record["epochs"], record["overrides"]["max_epochs"], record["settings"]["seed"]) == (2, 2, 0)
+    assert str(folder) not in json.dumps(record)
 
 
 def scalars(folder: Path) -> set[str]:
@@ -52,6 +55,11 @@ def test_evaluation_scores_on_the_original_grid(trained, tiny_dataset):
     scores = json.loads((folder / "scores" / "metrics.json").read_text())
     assert set(scores["mean"]) == {"dice", "jaccard", "weighted_jaccard", "hd95_mm"}
     assert set(scores["classes"]) == {"large_bowel", "small_bowel", "stomach"}
+    manifest = scores["manifest"]
+    assert manifest["bundle"] == bundle
+    assert manifest["overrides"] == {"network_def#size": "tiny", "image_size": [64, 64], "slices_at_once": 4}
+    assert manifest["parameters"] == json.loads((folder / "models" / "training.json").read_text())["parameters"]
+    assert str(folder) not in json.dumps(manifest)
     assert [(case["case"], case["patient"]) for case in scores["cases"]] == [("case6", "person6")]
     assert (folder / "scores" / "metrics.csv").read_text().startswith("case,patient,class")
     prediction = np.asarray(nib.load(folder / "scores" / "predictions" / "case6.nii.gz").dataobj)
@@ -119,9 +127,10 @@ def test_a_missing_datalist_is_told(tmp_path):
 
 
 def test_labels_outside_the_declared_set_are_told(tmp_path, tiny_dataset):
-    told = sentence(run(BUNDLES[1], "train", tmp_path, tiny_dataset, "--network_def#out_channels", "3"))
-    assert "the label map holds the values [3" in told
-    assert "case" in told
+    result = run(BUNDLES[1], "train", tmp_path, tiny_dataset, "--network_def#out_channels", "3")
+    assert sentence(result).startswith("correct them, or leave them out")
+    assert "error: 6 of 6 cases refused:" in result.stderr
+    assert "labels/case0.nii.gz holds the label values [3]; the network knows 0 to 2" in result.stderr
 
 
 def test_a_killed_training_goes_on_and_an_earlier_model_is_kept(tmp_path, tiny_dataset):

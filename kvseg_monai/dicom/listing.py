@@ -2,38 +2,42 @@
 
 The path of a volume is that of the folder that was searched, and the volume's name: ``FOLDER/series004-1f2e3d4c5b``. No
 such file exists. It resolves to the volume that :func:`list_volumes` found there, in another process by searching anew.
+
+What is at fault, a series with missing slices or a damaged file, has a path too: whoever reads it gets the reason, so
+that batch work tells it among its other bad cases.
 """
 
 import logging
 from pathlib import Path
 
 from kvseg_monai.dicom.series import Series, find_series
-from kvseg_monai.dicom.skipped import sentences
+from kvseg_monai.dicom.skipped import Skipped, sentences
 from kvseg_monai.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_listed: dict[Path, dict[str, Series]] = {}
+_listed: dict[Path, dict[str, Series | Skipped]] = {}
 
 
-def list_volumes(source: str | Path) -> dict[str, Series]:
-    """Search ``source``; return path -> volume in the order of the names, and log what was found and left out."""
+def list_volumes(source: str | Path) -> list[str]:
+    """Search ``source``; return the paths of volumes and faults, and log what was found and left out by rule."""
     root = Path(source).resolve()
     found, skipped = find_series(root)
     for series in found:
         notes = f" ({'; '.join(series.notes)})" if series.notes else ""
         logger.info("%s: %d slices, one is %s%s", series.name, series.shape[2], series.frames[0].header.name, notes)
-    for sentence in sentences(item for item in skipped if item.modality or item.fault):  # of DICOM files alone
+    for sentence in sentences(item for item in skipped if item.modality and not item.fault):  # of DICOM files alone
         logger.warning("left out: %s", sentence)
-    _listed[root] = {series.name: series for series in found}
-    return {str(root / name): series for name, series in _listed[root].items()}
+    faults = {item.volume or item.name: item for item in skipped if item.fault}
+    _listed[root] = {series.name: series for series in found} | faults
+    return [str(root / name) for name in _listed[root]]
 
 
 def volume_at(path: str | Path) -> Series:
     """Return the volume that a path from :func:`list_volumes`, a DICOM file, or a folder with one volume means.
 
     Raises:
-        InputError: when there is none, or more than one.
+        InputError: when there is none, more than one, or one that is at fault.
     """
     path = Path(path).resolve()
     if path.exists():
@@ -43,7 +47,10 @@ def volume_at(path: str | Path) -> Series:
         list_volumes(root)
     if path.name not in _listed.get(root, {}):
         raise InputError(f"{path} does not exist, nor does {root} hold a DICOM volume of that name; correct the path")
-    return _listed[root][path.name]
+    volume = _listed[root][path.name]
+    if isinstance(volume, Skipped):
+        raise InputError(f"{root / volume.name}: {volume.reason}")
+    return volume
 
 
 def _only_volume(path: Path) -> Series:

@@ -195,4 +195,5 @@ def _volume(name: str, uid: str, part: Stack | tuple[Frame, str]) -> Series | Sk
         series.affine  # noqa: B018  # raises where the slices make no volume
         return series
     except InputError as error:
-        return Skipped(first.header.name, f"{name}: {error}", fault=True, modality="MR", series_uid=uid)
+        reason = f"{name}: {error}"
+        return Skipped(first.header.name, reason, fault=True, modality="MR", series_uid=uid, volume=name)

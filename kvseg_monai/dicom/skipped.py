@@ -15,6 +15,7 @@ class Skipped:
         fault: whether the user should look into it; False where it is left out by rule, as a localizer is.
         modality: of the file's header, where it has one.
         series_uid: SeriesInstanceUID, where known.
+        volume: name of the volume that it would be, where it is a volume.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Skipped:
     fault: bool = False
     modality: str = ""
     series_uid: str = ""
+    volume: str = ""
 
     def __str__(self) -> str:
         """Return name and reason."""

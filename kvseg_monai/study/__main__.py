@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--dataset_dir", metavar="DIR", help="folder with a datalist.json (default: the study's)")
     report = commands.add_parser("report", help="compare the finished arms")
     report.set_defaults(main=report_arms)
+    report.add_argument("--html", metavar="FILE", help="the page to write (default: report.html in the output folder)")
     for command in (run, report):
         command.add_argument("study", metavar="STUDY.yaml")
         command.add_argument("--output_dir", metavar="DIR", help="where the arms are (default: the study's)")
@@ -50,7 +51,8 @@ def report_arms(options: argparse.Namespace) -> int:
     from kvseg_monai.study.plan import read_study
     from kvseg_monai.study.report import write_report
 
-    for path in write_report(read_study(options.study, output_dir=options.output_dir)):
+    study = read_study(options.study, output_dir=options.output_dir)
+    for path in write_report(study, file=options.study, page=options.html):
         print(f"wrote {path}")
     return 0
 

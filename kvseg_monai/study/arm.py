@@ -7,7 +7,6 @@ leaves in its folder: ``models/``, ``training/`` (TensorBoard), ``evaluation/`` 
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,11 +20,12 @@ from monai.bundle import ConfigWorkflow, create_workflow
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from kvseg_monai import provenance
 from kvseg_monai.checkpoints import LAST
 from kvseg_monai.data import SECTIONS
 from kvseg_monai.errors import run_command
 from kvseg_monai.files import write_text
-from kvseg_monai.report import read_metrics, read_scalars, versions
+from kvseg_monai.report import read_metrics, read_scalars
 from kvseg_monai.study import results
 
 BUSY = 75  # exit code: another process has the arm in work
@@ -137,10 +137,7 @@ def count_parameters(job: Job) -> int:
 
 def machine(device: str) -> dict[str, Any]:
     """Say on what an arm was computed."""
-    name = (
-        torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.processor() or platform.machine()
-    )
-    return {"device": name, "threads": torch.get_num_threads(), "versions": versions()}
+    return {"device": provenance.machine(device), "versions": provenance.versions()}
 
 
 def make(job: Job) -> None:

@@ -13,7 +13,7 @@ from kvseg_monai.errors import InputError
 from kvseg_monai.study.checks import check_overrides, read_mapping, read_split, refuse_unknown, require_table
 
 STUDY_KEYS = (
-    *("dataset_dir", "split", "output_dir", "bundles_dir"),
+    *("dataset_dir", "split", "output_dir", "bundles_dir", "notice"),
     *("overrides", "nets", "seeds", "reference", "margin"),
 )
 NET_KEYS = ("attention", "overrides", "network", "bundle")
@@ -42,8 +42,8 @@ class Study:
     """A study file, its paths resolved.
 
     ``split`` names the patients of each section, ``reference`` is the attention kind that the others are compared
-    with, and ``margin`` the difference in Jaccard up to which two arms count as equivalent. Without a ``dataset_dir``
-    nothing can be run, only reported.
+    with, and ``margin`` the difference in Jaccard up to which two arms count as equivalent. ``notice`` is what a
+    reader of the scores must know of the data. Without a ``dataset_dir`` nothing can be run, only reported.
     """
 
     dataset_dir: Path | None
@@ -53,6 +53,7 @@ class Study:
     arms: list[Arm]
     reference: str
     margin: float
+    notice: str | None
 
 
 def read_study(path: str | Path, *, dataset_dir: str | None = None, output_dir: str | None = None) -> Study:
@@ -81,6 +82,7 @@ def read_study(path: str | Path, *, dataset_dir: str | None = None, output_dir: 
         arms=_Unfolding(path, found, bundles.resolve(), reference).arms(),
         reference=reference,
         margin=_margin(path, found.get("margin", 0.01)),
+        notice=found.get("notice") and str(found["notice"]),
     )
 
 

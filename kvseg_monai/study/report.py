@@ -1,24 +1,21 @@
-"""The tables of a study: ``comparisons.csv`` and ``report.md``."""
+"""What a study leaves to read: ``comparisons.csv``, ``report.md`` and the page ``report.html``."""
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import write_text
+from kvseg_monai.report.study_page import write_study_page
 from kvseg_monai.study import compare, results
-from kvseg_monai.study.compare import MEAN, Table, mean
+from kvseg_monai.study.compare import MEAN, Table
 from kvseg_monai.study.plan import Study
 from kvseg_monai.study.results import SCORES, Row
 from kvseg_monai.study.state import arms_dir, refuse_unmatched
-from kvseg_monai.study.statistics import MIN_PATIENTS, RESAMPLES
+from kvseg_monai.study.statistics import COVERAGE, MIN_PATIENTS, RESAMPLES
+from kvseg_monai.study.tables import ARMS_HEADER, DIGITS, TITLES, arms_table, difference_cell, markdown, number
 
-TITLES = {"jaccard": "Jaccard", "weighted_jaccard": "Weighted Jaccard", "dice": "Dice", "hd95_mm": "HD95 in mm"}
-DIGITS = {"jaccard": 4, "weighted_jaccard": 4, "dice": 4, "hd95_mm": 2}
 RULES = """\
 Scores are those of test patients, on the original label grid; a patient's volumes are averaged, and so are the classes.
 A difference is a kind's score minus that of `{reference}` in the same net, seed and patient, where both are defined.
@@ -30,8 +27,7 @@ unit is the patient, whose seeds are averaged first. HD95 has no margin.
 - *better*, *worse*: otherwise, and the interval leaves out zero.
 - *undecided at this sample size*: all else, and always below {patients} patients.
 
-Intervals and p-values are not adjusted for the number of comparisons. With few seeds the interval is too narrow: with
-3 seeds and 16 patients it held the truth in 85 to 92 % of simulated studies.
+Intervals and p-values are not adjusted for the number of comparisons. {coverage}
 """
 
 
@@ -53,19 +49,44 @@ def load(study: Study) -> Table:
     return compare.tabulate(results.read_rows(target))
 
 
-def write_report(study: Study) -> list[Path]:
-    """Compare the finished arms; write ``comparisons.csv`` and ``report.md`` and return their paths."""
+def write_report(study: Study, *, file: str | Path, page: str | Path | None = None) -> list[Path]:
+    """Compare the finished arms; write ``comparisons.csv``, ``report.md`` and the page, and return their paths.
+
+    Args:
+        study: as read from the file.
+        file: the study file, whose text the page shows.
+        page: the HTML file to write; None means ``report.html`` beside the others.
+    """
     table = load(study)
     rows = list(compare.comparisons(table, reference=study.reference, margin=study.margin))
-    text = "\n".join(_lines(study, table, rows)) + "\n"
+    records = read_records(study)
+    remarks = list(_remarks(study, table, records))
+    text = "\n".join(_lines(study, table, rows, remarks)) + "\n"
     return [
         compare.write_comparisons(study.output_dir / "comparisons.csv", rows),
         write_text(study.output_dir / "report.md", text),
+        write_study_page(
+            page or study.output_dir / "report.html",
+            study,
+            table=table,
+            comparisons=rows,
+            records=records,
+            remarks=remarks,
+            file=file,
+        ),
     ]
 
 
-def _lines(study: Study, table: Table, rows: Sequence[Row]) -> Iterator[str]:
+def read_records(study: Study) -> dict[str, dict[str, Any]]:
+    """Return the record of each finished arm, by its name."""
+    names = results.finished(arms_dir(study), [arm.name for arm in study.arms])
+    return {n: json.loads((arms_dir(study) / n / results.RECORD).read_text(encoding="utf-8")) for n in names}
+
+
+def _lines(study: Study, table: Table, rows: Sequence[Row], remarks: Sequence[str]) -> Iterator[str]:
     yield f"# Attention kinds against `{study.reference}`\n"
+    if study.notice:
+        yield f"**{study.notice}**\n"
     for metric in SCORES:
         yield f"## {TITLES[metric]}\n"
         header = (
@@ -81,55 +102,30 @@ def _lines(study: Study, table: Table, rows: Sequence[Row]) -> Iterator[str]:
         )
         yield from markdown(header, [_cells(r) for r in rows if (r["class"], r["metric"]) == (MEAN, metric)])
         yield ""
-    yield RULES.format(reference=study.reference, resamples=RESAMPLES, margin=study.margin, patients=MIN_PATIENTS)
+    numbers = {"resamples": RESAMPLES, "margin": study.margin, "patients": MIN_PATIENTS, "coverage": COVERAGE}
+    yield RULES.format(reference=study.reference, **numbers)
     yield "## Arms\n\nMean over test patients and seeds (in parentheses: standard deviation over seeds).\n"
-    yield from markdown(("net", "attention", "seeds", *TITLES.values(), "weights", "training"), arms_table(table))
-    yield from _remarks(study, table)
+    yield from markdown(ARMS_HEADER, arms_table(table))
+    yield from (f"\n{remark}" for remark in remarks)
 
 
 def _cells(row: Row) -> list[str]:
     digits = DIGITS[row["metric"]]
-    bounds = f"[{_number(row['low'], digits, '+')}, {_number(row['high'], digits, '+')}]"
     return [
         *(str(row[key]) for key in ("net", "attention", "seeds", "patients")),
-        *(_number(row[key], digits) for key in ("reference_mean", "mean")),
-        f"{_number(row['difference'], digits, '+')} {bounds}",
-        _number(row["tost_p"], 4),
+        *(number(row[key], digits) for key in ("reference_mean", "mean")),
+        difference_cell(row),
+        number(row["tost_p"], 4),
         row["verdict"],
     ]
 
 
-def arms_table(table: Table) -> Iterator[list[str]]:
-    """Yield a row per net and attention: scores, weights, seconds of training."""
-    for net, kind in dict.fromkeys((net, kind) for net, kind, _ in table):
-        seeds = compare.seeds_of(table, net, kind)
-        first = [next(iter(table[net, kind, seed].values())) for seed in seeds]
-        cells = [net, kind, str(len(seeds))]
-        for metric in SCORES:
-            of_seed = [mean(compare.scores(table, net, kind, [s], cell=MEAN, metric=metric)) for s in seeds]
-            spread = f" ({_number(float(np.std(of_seed, ddof=1)), DIGITS[metric])})" if len(seeds) > 1 else ""
-            cells.append(_number(mean(np.array(of_seed)), DIGITS[metric]) + spread)
-        yield [*cells, first[0]["parameters"], f"{mean(np.array([float(r['training_seconds']) for r in first])):.0f} s"]
-
-
-def _remarks(study: Study, table: Table) -> Iterator[str]:
+def _remarks(study: Study, table: Table, records: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Yield sentences on what the reader must know of the arms."""
     missing = [a.name for a in study.arms if (a.net, a.attention, a.seed) not in table]
     if missing:
-        yield f"\n**Not finished, and not in these tables:** {', '.join(missing)}."
-    records = [json.loads(file.read_text("utf-8")) for file in sorted(arms_dir(study).glob(f"*/{results.RECORD}"))]
+        yield f"Not finished, and not in these tables: {', '.join(missing)}."
     for what in ("device", "versions"):
-        found = sorted({json.dumps(record[what]) for record in records})
+        found = sorted({json.dumps(record[what]) for record in records.values()})
         if len(found) > 1:
-            yield f"\n**The arms differ in {what}:** {'; '.join(found)}."
-
-
-def markdown(header: Sequence[str], rows: Any) -> Iterator[str]:
-    """Yield the lines of a Markdown table."""
-    yield f"| {' | '.join(header)} |"
-    yield f"|{'---|' * len(header)}"
-    for cells in rows:
-        yield f"| {' | '.join(cells)} |"
-
-
-def _number(value: float, digits: int, sign: str = "") -> str:
-    return "–" if math.isnan(value) else f"{value:{sign}.{digits}f}"
+            yield f"The arms differ in {what}: {'; '.join(found)}."

@@ -1,0 +1,174 @@
+"""A label map on the grid of a DICOM series as a DICOM SEG object, written by highdicom.
+
+Every declared class is a segment, numbered as in the label map; a frame is stored for each slice and class with a
+voxel. Patient and study are copied from the series, as DICOM demands: such a file identifies the patient.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from monai.utils import optional_import
+from pydicom.dataset import Dataset
+
+from kvseg_monai._version import __version__
+from kvseg_monai.dicom.headers import quiet
+from kvseg_monai.dicom.series import Series
+from kvseg_monai.errors import InputError
+from kvseg_monai.geometry import spacing_of
+from kvseg_monai.labels import ANATOMICAL_STRUCTURE, Code, colour_of
+
+highdicom, has_highdicom = optional_import("highdicom")
+logging.getLogger("highdicom").setLevel(logging.ERROR)  # below, it tells UIDs and names from the patient's headers
+
+ABSENT = "Looked for and not found in this volume"
+# Type 2: they must be there and may be empty. Careless tools leave them out.
+_MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
+)
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """Who segmented: name (up to 64 characters) and version, as in a bundle's metadata."""
+
+    name: str = "kvseg_monai"
+    version: str = __version__
+
+
+def make_segmentation(
+    label_map: np.ndarray, series: Series, *, classes: Sequence[tuple[str, Code]], algorithm: Algorithm
+) -> Dataset:
+    """Return the DICOM SEG, not yet written.
+
+    Args:
+        label_map: (X, Y, Z) on the series' own grid; 0 is background, ``i + 1`` is ``classes[i]``.
+        series: the images that were segmented.
+        classes: name and code of each.
+        algorithm: what made the label map.
+
+    Raises:
+        InputError: when highdicom is missing, or the series lacks what a SEG must refer to.
+    """
+    if not has_highdicom:
+        raise InputError("DICOM SEG is written by highdicom, which is missing: pip install highdicom==0.28.2")
+    sources = _sources(series)
+    present = [bool((label_map == value).any()) for value in range(1, len(classes) + 1)]
+    description = [
+        _segment(number, *class_, algorithm=algorithm, present=there)
+        for number, (class_, there) in enumerate(zip(classes, present, strict=True), start=1)
+    ]
+    try:
+        with quiet():
+            made = highdicom.seg.Segmentation(
+                source_images=sources,
+                pixel_array=np.ascontiguousarray(label_map.transpose(2, 1, 0), dtype=np.uint8),  # slice, row, column
+                segmentation_type="BINARY",
+                segment_descriptions=description,
+                series_instance_uid=highdicom.UID(),
+                series_number=1000 + series.frames[0].header.series_number,
+                sop_instance_uid=highdicom.UID(),
+                instance_number=1,
+                manufacturer="kvseg_monai",
+                manufacturer_model_name=algorithm.name[:64],
+                software_versions=f"kvseg_monai {__version__}",
+                device_serial_number="none, software",
+                content_label="SEGMENTATION",
+                content_description="Automatic segmentation, for research only",
+                series_description="Automatic segmentation, for research only",
+            )
+    except Exception as error:  # its text may quote the header and so tell who the patient is
+        raise InputError(
+            f"{series.name}: its headers make no DICOM SEG ({type(error).__name__}); export the series again from its "
+            "source"
+        ) from None
+    _refer_to_frames(made, series)
+    return made
+
+
+def _segment(number: int, name: str, code: Code, *, algorithm: Algorithm, present: bool) -> Dataset:
+    red, green, blue = bytes.fromhex(colour_of(number - 1)[1:])
+    segment = highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name[:64],
+        segmented_property_category=_concept(ANATOMICAL_STRUCTURE),
+        segmented_property_type=_concept(code),
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name=algorithm.name[:64],
+            family=_concept(Code("123110", "Artificial Intelligence", "DCM")),
+            version=algorithm.version,
+            source="kvseg_monai",
+        ),
+        display_color=highdicom.color.CIELabColor.from_rgb(red, green, blue),
+    )
+    if not present:
+        segment.SegmentDescription = ABSENT
+    return segment
+
+
+def _concept(code: Code) -> Dataset:
+    return highdicom.sr.CodedConcept(code.value, code.scheme, code.meaning)
+
+
+def _sources(series: Series) -> list[Dataset]:
+    """Headers that highdicom takes: the geometry is where it looks, equal in all slices; nothing else is changed."""
+    if not series.frame_of_reference_uid:
+        raise InputError(
+            f"{series.name} has no FrameOfReferenceUID, so no DICOM SEG can say where it lies; export the series again "
+            "from its source"
+        )
+    sources = series.datasets()
+    for source in sources:
+        for keyword in _MAY_BE_EMPTY:
+            source.setdefault(keyword, None)
+    if "PerFrameFunctionalGroupsSequence" not in sources[0]:
+        _set_geometry(sources, series)
+    elif len(sources) == 1:
+        _keep_frames(sources[0], series)
+    else:
+        raise InputError(
+            f"{series.name} lies in {len(sources)} multi-frame files, and a DICOM SEG refers to one; join them first"
+        )
+    return sources
+
+
+def _measures(series: Series) -> Dataset:
+    step = spacing_of(series.affine)[2]
+    return highdicom.PixelMeasuresSequence(
+        pixel_spacing=series.frames[0].spacing, slice_thickness=step, spacing_between_slices=step
+    )[0]
+
+
+def _set_geometry(sources: Sequence[Dataset], series: Series) -> None:
+    """Give all slices the first one's directions and spacing; exporters round each slice on its own."""
+    for source in sources:
+        source.ImageOrientationPatient = sources[0].ImageOrientationPatient
+        for element in _measures(series):
+            if element.keyword != "SliceThickness" or not source.get("SliceThickness"):
+                source[element.tag] = element
+
+
+def _keep_frames(source: Dataset, series: Series) -> None:
+    """Make the header of a multi-frame file one of the series' frames alone, in their order."""
+    shared = Dataset()
+    shared.PixelMeasuresSequence = [_measures(series)]
+    shared.PlaneOrientationSequence = highdicom.PlaneOrientationSequence("PATIENT", series.frames[0].orientation)
+    source.SharedFunctionalGroupsSequence = [shared]
+    groups = []
+    for frame in series.frames:
+        group = Dataset()
+        group.PlanePositionSequence = highdicom.PlanePositionSequence("PATIENT", frame.position)
+        groups.append(group)
+    source.PerFrameFunctionalGroupsSequence, source.NumberOfFrames = groups, len(groups)
+
+
+def _refer_to_frames(made: Dataset, series: Series) -> None:
+    """Turn numbers among the frames that were kept into the numbers of the file."""
+    groups = made.PerFrameFunctionalGroupsSequence
+    sources = [group.DerivationImageSequence[0].SourceImageSequence[0] for group in groups]
+    for source in {id(source): source for source in sources}.values():  # frames of one slice share theirs
+        if "ReferencedFrameNumber" in source:
+            source.ReferencedFrameNumber = series.frames[int(source.ReferencedFrameNumber) - 1].index + 1

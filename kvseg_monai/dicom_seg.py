@@ -1,0 +1,230 @@
+"""Write a predicted label map as DICOM SEG, with coded organs, referring to the MR series that it was made from.
+
+``python -m kvseg_monai.dicom_seg --prediction MAP.nii.gz --series DICOM_DIR --target OUT.dcm``; in the bundles'
+inference :class:`SaveDicomSegd` does the same (``bundles/examples/dicom_seg.json``).
+"""
+
+import argparse
+import json
+import logging
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+
+from kvseg_monai.data import common_root, label_map_name
+from kvseg_monai.dicom import Series
+from kvseg_monai.dicom.listing import volume_at
+from kvseg_monai.dicom.segmentation import Algorithm, make_segmentation
+from kvseg_monai.errors import InputError, run_command
+from kvseg_monai.files import whole_file
+from kvseg_monai.geometry import onto_grid, spacing_of
+from kvseg_monai.labels import ANATOMICAL_STRUCTURE, CODES, Code, read_codes
+from kvseg_monai.nifti_reader import NiftiReader
+from kvseg_monai.readers import VOLUME_SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+UNNAMED = Algorithm()
+
+
+def write_dicom_seg(
+    target: Path,
+    label_map: np.ndarray,
+    affine: np.ndarray,
+    *,
+    name: str,
+    series: Series,
+    class_names: Sequence[str],
+    codes: Mapping[str, Code] = CODES,
+    algorithm: Algorithm = UNNAMED,
+) -> str:
+    """Write the label map as DICOM SEG, whole or not at all, and return a summary in words.
+
+    Args:
+        target: the file to write.
+        label_map: (X, Y, Z), 0 background and ``i + 1`` for ``class_names[i]``, on the series' grid up to the order
+            and direction of its axes.
+        affine: (4, 4), voxel index to RAS mm.
+        name: what the label map is called in errors.
+        series: the images that were segmented.
+        class_names: the declared classes; those without a voxel are declared as absent.
+        codes: by class name; a class without one is coded as an anatomical structure, with a warning.
+        algorithm: what made the label map.
+
+    Raises:
+        InputError: another grid, undeclared values, or a series that no SEG can refer to.
+    """
+    highest = len(class_names)
+    if not np.isin(label_map, range(highest + 1)).all():
+        found = np.setdiff1d(label_map, range(highest + 1))[:5].tolist()
+        raise InputError(
+            f"{name} holds the values {found}; only 0 to {highest} are declared ({', '.join(class_names)}): name the "
+            "classes by --bundle or --labels"
+        )
+    turned = onto_grid(label_map, affine, shape=series.shape, target=series.affine)
+    if turned is None:
+        raise InputError(
+            f"{name}, {_grid(label_map.shape, affine)}, is not on the grid of {series.name}, "
+            f"{_grid(series.shape, series.affine)}, in any order of the axes; give the series that was segmented, and "
+            "a map that was not resampled"
+        )
+    classes = [(class_name, _code(class_name, codes)) for class_name in class_names]
+    made = make_segmentation(turned, series, classes=classes, algorithm=algorithm)
+    with whole_file(target) as temporary:
+        made.save_as(temporary)
+    return _summary(turned, series, classes)
+
+
+def _code(class_name: str, codes: Mapping[str, Code]) -> Code:
+    if class_name not in codes:
+        logger.warning("%s has no code; it is coded as %s", class_name, ANATOMICAL_STRUCTURE.meaning)
+    return codes.get(class_name, ANATOMICAL_STRUCTURE)
+
+
+def _summary(label_map: np.ndarray, series: Series, classes: Sequence[tuple[str, Code]]) -> str:
+    millilitre = math.prod(spacing_of(series.affine)) / 1000
+    lines = [f"{series.name}, {_grid(series.shape, series.affine)}"]
+    for value, (name, code) in enumerate(classes, start=1):
+        voxels = np.count_nonzero(label_map == value, axis=(0, 1))
+        found = f"{voxels.sum() * millilitre:.1f} ml on {np.count_nonzero(voxels)} slices" if voxels.any() else "absent"
+        lines.append(f"  {value} {name} ({code.scheme} {code.value}, {code.meaning}): {found}")
+    return "\n".join(lines)
+
+
+def _grid(shape: Sequence[int], affine: np.ndarray) -> str:
+    sides = " x ".join(f"{side:.4g}" for side in spacing_of(affine))
+    return f"{' x '.join(map(str, shape))} voxels of {sides} mm"
+
+
+class SaveDicomSegd(MapTransform):
+    """Write each label map, inverted to the grid of its DICOM series, as ``output_dir/<series>.dcm``.
+
+    Args:
+        keys: label maps (1, X, Y, Z), with the metadata of the image that they were made from.
+        output_dir: where to.
+        data: the cases; folders below their common root are kept.
+        class_names: see :func:`write_dicom_seg`.
+        algorithm_name: the bundle's name in its metadata.
+        algorithm_version: likewise.
+        codes: JSON file with further codes (see :func:`kvseg_monai.labels.read_codes`); None for none.
+
+    Raises:
+        InputError: when the image was no DICOM series; see also :func:`write_dicom_seg`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        output_dir: str,
+        data: Sequence[Mapping[str, str]],
+        class_names: Sequence[str],
+        algorithm_name: str,
+        algorithm_version: str,
+        codes: str | None = None,
+    ) -> None:
+        super().__init__(keys)
+        self.output_dir, self.root = Path(output_dir), common_root(data)
+        self.class_names = list(class_names)
+        self.codes = {**CODES, **read_codes(codes)} if codes else CODES
+        self.algorithm = Algorithm(algorithm_name, algorithm_version)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write, log the summary, and return the data unchanged."""
+        for key in self.key_iterator(dict(data)):
+            self._write(data[key])
+        return dict(data)
+
+    def _write(self, label_map: Any) -> None:
+        path = Path(label_map.meta["filename_or_obj"])
+        if path.name.endswith(VOLUME_SUFFIXES):
+            raise InputError(
+                f"{path} is no DICOM series, which a DICOM SEG must refer to; give a DICOM folder, or leave "
+                "dicom_seg.json out"
+            )
+        summary = write_dicom_seg(
+            self.output_dir / label_map_name(path.relative_to(self.root), suffix=".dcm"),
+            label_map[0].cpu().numpy(),
+            label_map.affine.cpu().numpy(),
+            name=f"the label map of {path}",
+            series=volume_at(path),
+            class_names=self.class_names,
+            codes=self.codes,
+            algorithm=self.algorithm,
+        )
+        logger.info("%s", summary)
+
+
+def find_series_of(prediction: Path, source: Path) -> Series:
+    """Return the volume of a DICOM folder that a label map is named after, else the only one there.
+
+    Raises:
+        InputError: when there is none, or more than one.
+    """
+    try:
+        return volume_at(source / label_map_name(prediction, suffix="").name)
+    except InputError:
+        return volume_at(source)
+
+
+def read_bundle(folder: Path) -> tuple[list[str], Algorithm]:
+    """Return the class names of a bundle's output, background left out, and its name and version.
+
+    Raises:
+        InputError: when its metadata are missing or lack them.
+    """
+    path = folder / "configs" / "metadata.json"
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        names = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+        algorithm = Algorithm(metadata["name"], metadata["version"])
+        return [names[str(value)] for value in range(1, len(names))], algorithm
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read as a bundle's metadata ({error}); correct --bundle") from error
+
+
+def convert(options: argparse.Namespace) -> str:
+    """Do what the command line asks for; return the summary."""
+    if options.target.exists() and not options.overwrite:
+        raise InputError(f"{options.target} exists; give another --target, or --overwrite to replace it")
+    names, algorithm = read_bundle(options.bundle) if options.bundle else (list(CODES), UNNAMED)
+    reader = NiftiReader()
+    label_map, meta = reader.get_data(reader.read(options.prediction))
+    return write_dicom_seg(
+        options.target,
+        label_map,
+        meta["affine"],
+        name=str(options.prediction),
+        series=find_series_of(options.prediction, options.series),
+        class_names=options.labels or names,
+        codes={**CODES, **read_codes(options.codes)} if options.codes else CODES,
+        algorithm=algorithm,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m kvseg_monai.dicom_seg",
+        description="Write a label map as DICOM SEG. The file identifies the patient, as the series does.",
+    )
+    add = parser.add_argument
+    add("--prediction", required=True, type=Path, metavar="FILE", help="label map, NIfTI, on the series' grid")
+    add("--series", required=True, type=Path, metavar="DIR", help="DICOM folder or file of the MR series")
+    add("--target", required=True, type=Path, metavar="FILE", help="DICOM file to write")
+    add("--bundle", type=Path, metavar="DIR", help="bundle that made the label map: names of classes and algorithm")
+    add("--labels", nargs="+", metavar="NAME", help=f"names of labels 1, 2, ... (default: {' '.join(CODES)})")
+    add("--codes", type=Path, metavar="FILE", help='JSON of further codes: {"liver": {"value": .., "meaning": ..}}')
+    add("--overwrite", action="store_true", help="replace --target")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format="%(message)s")
+    print(f"wrote {options.target}: {convert(options)}")
+
+
+if __name__ == "__main__":
+    run_command(main)

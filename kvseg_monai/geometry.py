@@ -1,0 +1,52 @@
+"""Grids of voxels in space. An affine is (4, 4), from voxel index to world mm; a shape is (X, Y, Z)."""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from nibabel.orientations import apply_orientation, inv_ornt_aff
+
+
+def spacing_of(affine: np.ndarray) -> list[float]:
+    """Return the voxel's side along each axis, in mm; 0 where an axis has no length."""
+    return np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0).tolist()
+
+
+def corner_distance(shape: Sequence[int], first: np.ndarray, second: np.ndarray) -> float:
+    """Return how far apart two affines place a corner voxel of a grid, in mm; the largest of the eight.
+
+    Between the corners the distance is no larger, so this is the most that two grids of one shape are apart.
+    """
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, side - 1) for side in shape))])
+    apart = corners @ (np.asarray(first, dtype=float) - np.asarray(second, dtype=float)).T
+    return float(np.linalg.norm(apart[:, :3], axis=1).max())
+
+
+def onto_grid(
+    voxels: np.ndarray, affine: np.ndarray, *, shape: Sequence[int], target: np.ndarray, tolerance: float = 0.1
+) -> np.ndarray | None:
+    """Bring voxels onto a grid that has their own voxel centres, its axes in another order or direction.
+
+    No value changes: axes are permuted and flipped.
+
+    Args:
+        voxels: (X, Y, Z).
+        affine: where they are.
+        shape: of the grid.
+        target: affine of the grid.
+        tolerance: how far a voxel centre may be beside one of the grid's, in shares of the grid's smallest voxel side.
+
+    Returns:
+        The voxels in the grid's order, a view; None where they lie elsewhere, or their number differs.
+    """
+    turn = np.linalg.pinv(np.asarray(target, dtype=float)[:3, :3]) @ np.asarray(affine, dtype=float)[:3, :3]
+    turn /= np.abs(turn).max(axis=0)  # a single slice has a thickness, and no second centre to tell it by
+    onto = np.abs(turn).argmax(axis=0)  # the grid's axis along which each of ours runs
+    if voxels.ndim != 3 or sorted(onto) != [0, 1, 2]:
+        return None
+    orientation = np.stack([onto, np.sign(turn[onto, range(3)])], axis=1)
+    turned = apply_orientation(voxels, orientation)
+    if turned.shape != tuple(shape):
+        return None
+    apart = corner_distance(shape, affine @ inv_ornt_aff(orientation, voxels.shape), target)
+    return turned if apart <= tolerance * min(spacing_of(target)) else None

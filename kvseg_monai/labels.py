@@ -1,0 +1,60 @@
+"""What the labels mean, in one table: SNOMED CT codes by name, and a colour for each place in the list.
+
+The codes are those of DICOM PS3.16, as pydicom ships it: CID 7150 for the category, CID 7151 for the organs.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvseg_monai.errors import InputError
+
+
+@dataclass(frozen=True)
+class Code:
+    """A coded concept: its value in a coding scheme (SCT is SNOMED CT), and its meaning in words."""
+
+    value: str
+    meaning: str
+    scheme: str = "SCT"
+
+
+ANATOMICAL_STRUCTURE = Code("91723000", "Anatomical Structure")
+CODES = {
+    "large_bowel": Code("14742008", "Large intestine"),
+    "small_bowel": Code("30315005", "Small intestine"),
+    "stomach": Code("69695003", "Stomach"),
+}
+
+# Okabe and Ito's palette, told apart by the colour-blind, bright ones first: they must stand out on grey tissue.
+COLOURS = ("#e69f00", "#56b4e9", "#00b37d", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
+
+
+def colour_of(index: int) -> str:
+    """Colour of foreground class ``index`` (counted from zero); they repeat after seven."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def read_codes(path: str | Path) -> dict[str, Code]:
+    """Read further codes: a JSON object of label name -> {"value", "meaning", "scheme"}; the scheme may be left out.
+
+    Raises:
+        InputError: when the file is missing or holds anything else.
+    """
+    rule = 'it must hold an object like {"liver": {"value": "10200004", "meaning": "Liver", "scheme": "SCT"}}'
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        codes = {name: Code(**code) for name, code in content.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{path} cannot be read as codes ({error}); {rule}") from error
+    if not all(_is_code(code) for code in codes.values()):
+        raise InputError(f"{path} holds a code that is no text, or too long (value 16, meaning 64 characters); {rule}")
+    return codes
+
+
+def _is_code(code: Code) -> bool:
+    """Whether DICOM can hold it: value and scheme up to 16 characters, meaning up to 64."""
+    limits: Mapping[str, int] = {"value": 16, "meaning": 64, "scheme": 16}
+    texts = {part: getattr(code, part) for part in limits}
+    return all(isinstance(text, str) and 0 < len(text) <= limits[part] for part, text in texts.items())

@@ -1,0 +1,55 @@
+"""Command line of an evaluation's page."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from kvseg_monai.errors import InputError, run_command
+from kvseg_monai.overrides import parse_with_overrides
+from kvseg_monai.report.evaluation import build_report
+from kvseg_monai.report.looking import Look
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m kvseg_monai.report",
+        description="Make one HTML page of an evaluation.",
+        epilog="With --bundle, any other option is an override, as in monai.bundle run: --network_def#size tiny. Give "
+        "those that the weights were trained with.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--evaluation", required=True, metavar="DIR", help="folder with metrics.json")
+    parser.add_argument("--training", metavar="DIR", help="folder with TensorBoard event files")
+    parser.add_argument("--predictions", metavar="DIR", help="folder with <case>_seg.nii.gz (default: --evaluation)")
+    parser.add_argument("--target", required=True, metavar="FILE", help="HTML file to write")
+    parser.add_argument("--title", default="Segmentation report", help="heading of the page")
+    parser.add_argument("--notice", metavar="TEXT", help="warning about the data, shown in a banner")
+    maps = parser.add_argument_group("attention maps")
+    maps.add_argument("--bundle", metavar="DIR", help="the bundle that was scored, or its inference.json")
+    maps.add_argument("--weights", metavar="FILE", help="its trained weights, .pt")
+    maps.add_argument("--case", metavar="NAME", help="whose slice is shown (default: the median case)")
+    maps.add_argument("--slice", type=int, metavar="N", help="from 1 at the feet (default: the one with most label)")
+    options = vars(parse_with_overrides(parser, sys.argv[1:] if arguments is None else arguments))
+    looking = {name: options.pop(name) for name in ("bundle", "weights", "case", "slice", "overrides")}
+    print(f"wrote {build_report(**options, attention=_look(looking))}")
+
+
+def _look(options: dict) -> Look | None:
+    """Return what to look at, None where it is not asked for.
+
+    Raises:
+        InputError: part of it is asked for, or an option is unknown.
+    """
+    if options["bundle"] and options["weights"]:
+        return Look(**options)
+    for name in ("bundle", "weights", "case", "slice"):
+        if options[name] is not None:
+            raise InputError(f"--{name} is for attention maps, which need both --bundle and --weights; give both")
+    for name in options["overrides"]:
+        raise InputError(f"--{name} is unknown; --help lists the options (overrides are taken beside --bundle)")
+    return None
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,84 @@
+"""What every page of a report shares: templates, how numbers and times are written, and how a run is told."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from kvseg_monai.files import write_text
+from kvseg_monai.provenance import versions
+
+Rows = dict[str, str]
+
+
+def write_page(target: str | Path, template: str, content: Mapping[str, Any]) -> Path:
+    """Render a template of ``kvseg_monai/templates`` to a file; return its path."""
+    environment = Environment(
+        loader=PackageLoader("kvseg_monai"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["score"] = lambda value, digits=3: "–" if value is None else f"{value:.{digits}f}"
+    environment.filters["plain"] = lambda name: str(name).replace("_", " ")
+    environment.filters["times"] = lambda sides: "\u00a0x\u00a0".join(map(str, sides))
+    environment.filters["suffix"] = lambda text, more: f"{text}{more}"
+    return write_text(target, environment.get_template(template).render(content))
+
+
+def duration(seconds: float) -> str:
+    """Write a time as seconds, minutes or hours."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 600:
+        return f"{round(seconds) // 60} min {round(seconds) % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def moment(seconds: float) -> str:
+    """Write a point in time, given in seconds since 1970."""
+    return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M %Z}"
+
+
+def describe_run(facts: Mapping[str, Any]) -> Rows:
+    """Tell the facts of :class:`kvseg_monai.run_record.RunRecord`, those that there are."""
+    settings = facts.get("settings", {})
+    rows = {
+        "Bundle": facts.get("bundle"),
+        "Configuration": _join(facts, "configuration", "{0}, sha256 {1}…"),
+        "Overrides": _join(facts, "overrides", "{0} = {1}") or ("none" if "overrides" in facts else None),
+        "Network": "network" in facts and f"{facts['network']}, {facts['parameters']:,} parameters",
+        "Scans": "section" in settings and f"the datalist's {settings['section']} list",
+        "Image size": "image_size" in settings and f"{_times(settings['image_size'])} pixels",
+        "Pixel size": "spacing" in settings and f"{_times(settings['spacing'])} mm",
+        "Seed": "seed" in settings and str(settings["seed"]),
+        "Epochs": "epochs" in facts and str(facts["epochs"]),
+        "Device": facts.get("device"),
+        "Started": facts.get("started"),
+        "Took": "seconds" in facts and duration(facts["seconds"]),
+        "Versions": "versions" in facts and describe_versions(facts["versions"]),
+    }
+    return {name: value for name, value in rows.items() if value}
+
+
+def describe_versions(found: Mapping[str, str]) -> str:
+    """Tell versions in one line."""
+    named = {"Commit": "commit"}
+    return ", ".join(f"{named.get(name, name)} {value}" for name, value in found.items())
+
+
+def describe_report() -> Rows:
+    """Tell when and with what the page itself was made."""
+    return {"Made": moment(datetime.now().timestamp()), "Versions": describe_versions(versions())}
+
+
+def _join(facts: Mapping[str, Any], name: str, form: str) -> str:
+    return "; ".join(form.format(key, value) for key, value in facts.get(name, {}).items())
+
+
+def _times(sides: Any) -> str:
+    return " x ".join(map(str, sides)) if isinstance(sides, list) else str(sides)

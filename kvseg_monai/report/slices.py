@@ -1,0 +1,111 @@
+"""Volumes read, and their slices drawn, each an inline picture.
+
+Shapes: volumes are (X, Y, Z), brought to LPS+ so that an axial slice ``volume[:, :, z].T`` has rows running to the
+patient's back and columns to the patient's left, the radiological view from the feet.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kvseg_monai.labels import colour_of
+from kvseg_monai.report.figures import as_source
+
+
+class PictureError(Exception):
+    """A picture cannot be drawn; the message is the note shown in its place."""
+
+
+def read_volume(path: str | Path | None, *, role: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read a NIfTI volume, turned to LPS+.
+
+    Returns:
+        the (X, Y, Z) array and its affine.
+
+    Raises:
+        PictureError: there is no such file, it is no NIfTI file, or it is not one 3D volume.
+    """
+    if path is None or not Path(path).exists():
+        raise PictureError(f"The {role} was not found{f' ({Path(path).name})' if path else ''}.")
+    try:
+        image = nib.load(path)
+        turn = nib.orientations.ornt_transform(
+            nib.orientations.io_orientation(image.affine), nib.orientations.axcodes2ornt("LPS")
+        )
+        image = nib.funcs.squeeze_image(image).as_reoriented(turn)
+        data = np.asanyarray(image.dataobj)
+    except Exception as error:  # nibabel has a dozen kinds for a damaged file; the report must go on
+        raise PictureError(f"The {role} could not be read ({Path(path).name}: {type(error).__name__}).") from error
+    if data.ndim != 3 or data.dtype.kind not in "buif":
+        raise PictureError(f"The {role} is not a single 3D volume of numbers ({Path(path).name}: shape {data.shape}).")
+    return data, image.affine
+
+
+def fullest_slice(*masks: np.ndarray) -> int:
+    """Return the slice with the most label, in the first mask that has any; the middle one where none has."""
+    areas = (np.count_nonzero(mask, axis=(0, 1)) for mask in masks)
+    return next((int(area.argmax()) for area in areas if area.any()), masks[0].shape[2] // 2)
+
+
+def draw_overlay(*, image: str | None, label: str | None, prediction: str | None, classes: int) -> dict[str, Any]:
+    """Draw both contours on the axial slice with the most label (most prediction where there is no label).
+
+    Returns:
+        ``src``: a data URI, ``slice``: its number counted from 1 at the feet, ``slices``: how many there are.
+
+    Raises:
+        PictureError: a volume is missing or unreadable, or their shapes differ.
+    """
+    volume, affine = read_volume(image, role="image")
+    masks = {"prediction": read_volume(prediction, role="prediction")[0], "label": read_volume(label, role="label")[0]}
+    for role, mask in masks.items():
+        if mask.shape != volume.shape:
+            raise PictureError(f"The {role} has shape {mask.shape}, the image {volume.shape}: not the same grid.")
+    z = fullest_slice(masks["label"], masks["prediction"])
+    width, height = nib.affines.voxel_sizes(affine)[:2]
+    figure, axes = slice_axes(window_grey(volume)[:, :, z], aspect=height / width, size=4.8)
+    for index in range(classes):
+        for role, style in (("label", (0, (3, 2))), ("prediction", "solid")):
+            draw_contour(axes, masks[role][:, :, z] == index + 1, colour=colour_of(index), style=style)
+    mark_sides(axes)
+    return {"src": as_source(figure, kind="jpeg", dpi=130), "slice": z + 1, "slices": volume.shape[2]}
+
+
+def slice_axes(grey: np.ndarray, *, aspect: float, size: float) -> tuple[Figure, Axes]:
+    """Show an axial slice (X, Y) of greys from 0 to 1, without a frame.
+
+    Args:
+        grey: the slice.
+        aspect: height of a pixel over its width.
+        size: the picture's longer side in inches.
+    """
+    columns, rows = grey.shape
+    scale = size / max(columns, rows * aspect)
+    figure = Figure(figsize=(columns * scale, rows * aspect * scale), facecolor="black")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.imshow(grey.T, cmap="gray", vmin=0, vmax=1, aspect="auto", origin="upper", interpolation="bilinear")
+    return figure, axes
+
+
+def draw_contour(axes: Axes, mask: np.ndarray, *, colour: str, style: Any = "solid", width: float = 1.4) -> None:
+    """Outline a mask (X, Y), where there is any."""
+    if mask.any():
+        axes.contour(mask.T, levels=[0.5], colors=colour, linestyles=[style], linewidths=width)
+
+
+def mark_sides(axes: Axes) -> None:
+    """Write R and L at the patient's right and left."""
+    for x, side, align in ((0.02, "R", "left"), (0.98, "L", "right")):
+        axes.text(x, 0.5, side, color="white", transform=axes.transAxes, ha=align, va="center", fontsize=12)
+
+
+def window_grey(volume: np.ndarray) -> np.ndarray:
+    """Grey values of the 1st to 99.5th percentile as 0 to 1; a few bright voxels must not darken the picture."""
+    volume = np.nan_to_num(np.asarray(volume, dtype=np.float32))
+    low, high = np.percentile(volume, (1, 99.5))
+    return np.clip((volume - low) / max(float(high - low), 1e-6), 0, 1)

@@ -1,0 +1,179 @@
+"""The page of a study: scores, paired differences and verdicts, patients, curves, cost, and how it was made."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kvseg_monai.report import study_figures as figures
+from kvseg_monai.report.page import Rows, describe_report, describe_versions, duration, write_page
+from kvseg_monai.study import compare
+from kvseg_monai.study.compare import MEAN, Table
+from kvseg_monai.study.plan import Study
+from kvseg_monai.study.results import SCORES, Row
+from kvseg_monai.study.state import arms_dir
+from kvseg_monai.study.statistics import COVERAGE, MIN_PATIENTS, RESAMPLES
+from kvseg_monai.study.tables import ARMS_HEADER, DIGITS, TITLES, arms_table, difference_cell, number
+
+MAIN = "jaccard"  # what the study's margin is of, and what the plots of single patients and of the cost show
+CURVE = "curve.csv"
+Records = Mapping[str, Mapping[str, Any]]
+
+
+def write_study_page(
+    target: str | Path,
+    study: Study,
+    *,
+    table: Table,
+    comparisons: Sequence[Row],
+    records: Records,
+    remarks: Sequence[str],
+    file: str | Path,
+) -> Path:
+    """Write the page.
+
+    Args:
+        target: the HTML file.
+        study: the study.
+        table: results of the finished arms.
+        comparisons: every kind against the reference.
+        records: ``arm.json`` of each finished arm, by the arm's name.
+        remarks: sentences on what the reader must know of the arms.
+        file: the study file.
+    """
+    nets = list(dict.fromkeys(net for net, _, _ in table))
+    content = {
+        "title": "Study of attention kinds",
+        "notice": study.notice or _notice(study),
+        "study": study,
+        "patients": len({patient for patient, _ in next(iter(table.values()))}),
+        "seeds": len({seed for _, _, seed in table}),
+        "shown_kinds": list(dict.fromkeys(kind for _, kind, _ in table)),
+        "arms": len(table),
+        "outcomes": [_outcome(row, table) for row in comparisons if (row["class"], row["metric"]) == (MEAN, MAIN)],
+        "forests": list(_forests(comparisons)),
+        "scores": {"header": _HEADER, "rows": list(arms_table(table))},
+        "classes": [_class_cells(row) for row in comparisons if row["class"] != MEAN and row["metric"] == MAIN],
+        "pairs": [{"net": net, "src": _pairs(study, table, net)} for net in nets],
+        "curves": list(_curves(study, records, nets)),
+        "cost": figures.draw_cost(list(_costs(table)), reference=study.reference, title=TITLES[MAIN]),
+        "remarks": remarks,
+        "facts": {"coverage": COVERAGE, "least_patients": MIN_PATIENTS, "resamples": RESAMPLES},
+        "manifest": {"Study": _describe(study, records), "This page": describe_report()},
+        "text": without_folders(Path(file).read_text(encoding="utf-8")),
+    }
+    return write_page(target, "study.html.j2", content)
+
+
+_HEADER = [{"net": "Net", "attention": "Kind", "seeds": "Seeds"}.get(name, name) for name in ARMS_HEADER]
+_HEADER[-2:] = ["Parameters", "Training"]
+
+
+def _notice(study: Study) -> str | None:
+    datalist = study.output_dir / "datalist.json"
+    return json.loads(datalist.read_text(encoding="utf-8")).get("notice") if datalist.is_file() else None
+
+
+def _parameters(table: Table, net: str, kind: str) -> int:
+    arm = next(rows for (n, k, _), rows in table.items() if (n, k) == (net, kind))
+    return int(next(iter(arm.values()))["parameters"])
+
+
+def _outcome(row: Row, table: Table) -> dict[str, Any]:
+    """Return what came out for one net and kind, in words and numbers."""
+    own, reference = (_parameters(table, row["net"], kind) for kind in (row["attention"], row["reference"]))
+    return {**row, "difference": difference_cell(row, digits=3), "parameters": f"{100 * (own / reference - 1):+.1f} %"}
+
+
+def _forests(comparisons: Sequence[Row]) -> Iterator[dict[str, str]]:
+    for metric in SCORES:
+        rows = [row for row in comparisons if (row["class"], row["metric"]) == (MEAN, metric)]
+        if any(math.isfinite(row["difference"]) for row in rows):
+            plot = figures.draw_differences(rows, higher_is_better=metric != "hd95_mm")
+            yield {"title": TITLES[metric], "src": plot}
+
+
+def _class_cells(row: Row) -> list[str]:
+    digits = DIGITS[row["metric"]]
+    means = [number(row[key], digits) for key in ("reference_mean", "mean")]
+    return [row["net"], row["attention"], row["class"].replace("_", " "), *means, difference_cell(row), row["verdict"]]
+
+
+def _pairs(study: Study, table: Table, net: str) -> str:
+    kinds = list(dict.fromkeys(kind for n, kind, _ in table if n == net))
+    scores = {kind: _over_seeds(_scores(table, net, kind)) for kind in kinds}
+    patients = sorted({patient for patient, _ in next(iter(table.values()))})
+    return figures.draw_pairs(scores, patients, reference=study.reference, title=TITLES[MAIN])
+
+
+def _scores(table: Table, net: str, kind: str) -> np.ndarray:
+    return compare.scores(table, net, kind, compare.seeds_of(table, net, kind), cell=MEAN, metric=MAIN)
+
+
+def _over_seeds(scores: np.ndarray) -> np.ndarray:
+    """Mean over the seeds, (S, P) -> (P,), NaN where none is defined."""
+    return np.array([compare.mean(of_patient) for of_patient in scores.T])
+
+
+def _costs(table: Table) -> Iterator[dict[str, Any]]:
+    for net, kind in dict.fromkeys((net, kind) for net, kind, _ in table):
+        of_seed = [compare.mean(scores) for scores in _scores(table, net, kind)]
+        yield {
+            "net": net,
+            "attention": kind,
+            "parameters": _parameters(table, net, kind),
+            "score": compare.mean(np.array(of_seed)),
+            "spread": float(np.std(of_seed, ddof=1)) if len(of_seed) > 1 else 0.0,
+        }
+
+
+def _curves(study: Study, records: Records, nets: Sequence[str]) -> Iterator[dict[str, str]]:
+    for net in nets:
+        curves: dict[str, list[figures.Points]] = {}
+        for arm in study.arms:
+            file = arms_dir(study) / arm.name / CURVE
+            if arm.net == net and arm.name in records and file.is_file():
+                points = _read_curve(file)
+                curves.setdefault(arm.attention, []).extend([points] if points else [])
+        drawn = {kind: of_seeds for kind, of_seeds in curves.items() if of_seeds}
+        if drawn:
+            title = "validation Dice"
+            yield {"net": net, "src": figures.draw_learning(drawn, reference=study.reference, title=title)}
+
+
+def _read_curve(file: Path) -> list[tuple[int, float]]:
+    with file.open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    return [(int(row["epoch"]), float(row["val_mean_dice"])) for row in rows if row["val_mean_dice"]]
+
+
+def _describe(study: Study, records: Records) -> Rows:
+    """Tell what the arms share and on what they were computed."""
+    told = {name: sorted({describe(record) for record in records.values()}) for name, describe in _TOLD.items()}
+    seconds = {name: sum(record[name] for record in records.values()) for name in _TIMES} if records else {}
+    return {
+        "Reference": study.reference,
+        "Margin": f"{study.margin:g}",
+        "Seeds": ", ".join(sorted({str(record["seed"]) for record in records.values()})),
+        "Patients": ", ".join(f"{len(names)} {section}" for section, names in study.split.items()),
+        **{name: "; ".join(values) for name, values in told.items() if values},
+        **{title: duration(seconds[name]) for name, title in _TIMES.items() if name in seconds},
+    }
+
+
+_TIMES = {"training_seconds": "Training, all arms", "evaluation_seconds": "Scoring, all arms"}
+_TOLD = {
+    "Epochs": lambda record: str(record["epochs"]),
+    "Device": lambda record: str(record["device"]),
+    "Versions": lambda record: describe_versions(record["versions"]),
+}
+
+
+def without_folders(text: str) -> str:
+    """Cut absolute paths to their last part: a page that travels must not tell the machine's folders."""
+    return re.sub(r"""(?m)(^|[\s"'=\[])(?:~|[A-Za-z]:)?[/\\](?:[^\s"',\]]*[/\\])?([^\s"',\]]+)""", r"\1…/\2", text)
