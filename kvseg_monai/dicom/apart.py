@@ -1,10 +1,12 @@
 """Decode in a process of its own what is decoded by GDCM: damaged JPEG data can end the process that reads them.
 
-The child, ``python -m kvseg_monai.dicom.apart``, reads paths, one in a line, and answers with arrays until its input
-ends. At the first file that is damaged it ends; the next file gets a new child. GDCM's JPEG library tells of damage on
-the error stream only, so a word there counts as damage.
+The child, ``python -m kvseg_monai.dicom.apart``, reads paths, one in a line, and answers each with a line that holds a
+number of bytes and so many bytes of a ``.npy`` file, until its input ends. At the first file that is damaged it ends;
+the next file gets a new child. GDCM's JPEG library tells of damage on the error stream only, so a word there counts as
+damage.
 """
 
+import io
 import json
 import os
 import subprocess
@@ -33,8 +35,9 @@ def decode_apart(path: Path) -> np.ndarray:
         try:
             child.stdin.write(json.dumps(str(path)).encode() + b"\n")
             child.stdin.flush()
-            return np.lib.format.read_array(child.stdout, allow_pickle=False)
-        except (OSError, ValueError):  # the child has ended
+            size = int(child.stdout.readline())
+            return np.load(io.BytesIO(child.stdout.read(size)), allow_pickle=False)
+        except (OSError, ValueError, EOFError):  # the child has ended
             child.kill()
             child.communicate()
             _child.cache_clear()
@@ -64,7 +67,9 @@ def main() -> int:
                 return 1
             if os.fstat(complaints.fileno()).st_size:
                 return 1
-            np.lib.format.write_array(sys.stdout.buffer, np.ascontiguousarray(array), allow_pickle=False)
+            whole = io.BytesIO()
+            np.save(whole, array, allow_pickle=False)
+            sys.stdout.buffer.write(b"%d\n%b" % (whole.tell(), whole.getvalue()))
             sys.stdout.buffer.flush()
     return 0
 
