@@ -47,7 +47,7 @@ class Segmentation:
     frames: tuple[Frame, ...]
     numbers: tuple[int | None, ...]
     segments: dict[int, str]
-    half: float  # a pixel from this value on is set
+    half: float
     series_uids: frozenset[str]
     instance_uids: frozenset[str]
 
@@ -69,10 +69,12 @@ def read_segmentation(path: Path, name: str) -> Segmentation:
     """
     try:
         facts, meta = read_facts(path, SEGMENTATION_TAGS)
+        if facts is None:
+            raise InputError("it is no DICOM file; export it again")
         kind = str(facts.get("SegmentationType", "BINARY"))
         references = facts.get("ReferencedSeriesSequence") or []
         instances = (one for item in references for one in item.get("ReferencedInstanceSequence", []))
-        return Segmentation(
+        found = Segmentation(
             name=name,
             path=path,
             frames=tuple(frames_of(facts, path, name, syntax=str(meta.get("TransferSyntaxUID", "")))),
@@ -82,6 +84,10 @@ def read_segmentation(path: Path, name: str) -> Segmentation:
             series_uids=frozenset(str(item.SeriesInstanceUID) for item in references),
             instance_uids=frozenset(str(one.ReferencedSOPInstanceUID) for one in instances),
         )
+        unnamed = set(found.numbers) - {None, *found.segments}
+        if unnamed:
+            raise InputError(f"its frames are of segment {unnamed.pop()}, which it does not name; export it again")
+        return found
     except InputError as error:
         raise InputError(f"is no usable segmentation: {error}") from None
     except Exception as error:  # on damaged files pydicom raises whatever its parsing meets
@@ -155,13 +161,18 @@ def _pixels(
 ) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
     """Yield label value and voxel indices of each segment in each frame."""
     stored = decode_file(segmentation.path)
+    header = segmentation.frames[0].header
+    if stored.shape != (header.frames, *header.shape):
+        raise InputError(f"{segmentation.name} changed while it was read; run again")
     for frame, number in zip(segmentation.frames, segmentation.numbers, strict=True):
         plane = stored[frame.index]
-        numbers = [number] if number is not None else [int(value) for value in np.unique(plane) if value in values]
+        numbers = [number] if number is not None else [int(value) for value in np.unique(plane) if value]
         for this in numbers:
+            if this not in values:
+                raise InputError(f"{segmentation.name} holds segment {this}, which it does not name; export it again")
             rows, columns = np.nonzero(plane == this if number is None else plane >= segmentation.half)
             if len(rows):
-                yield values.get(this, 0), _voxels(frame, columns, rows, series, segmentation.name)
+                yield values[this], _voxels(frame, columns, rows, series, segmentation.name)
 
 
 def _voxels(frame: Frame, columns: np.ndarray, rows: np.ndarray, series: Series, name: str) -> tuple[np.ndarray, ...]:

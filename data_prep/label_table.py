@@ -4,6 +4,7 @@ Classes are numbered in the order in which the table names them, ``background`` 
 class. A value that the table lacks is refused, never taken for background.
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy as np
 from kvseg_monai.errors import InputError
 
 BACKGROUND = "background"
-MOST_VALUES = 1 << 16  # between the smallest and the largest value of a mask that is no picture
+MOST_CLASSES = 254  # label maps are 8-bit; one value is kept for what no table names
+SMALL_RANGE = 1 << 16  # between the smallest and the largest value of a mask: then a look-up table is small
 EXAMPLE = '"0=background,1=large_bowel,2=small_bowel,3=stomach"'
 
 
@@ -26,6 +28,10 @@ class LabelTable:
 
     values: dict[str, int]
     names: dict[int, str]
+
+    def __post_init__(self) -> None:
+        if len(self.names) - 1 > MOST_CLASSES:
+            raise InputError(f"the labels are {len(self.names) - 1} classes; at most {MOST_CLASSES} fit a label map")
 
     @property
     def text(self) -> str:
@@ -60,12 +66,12 @@ def parse_number_table(text: str) -> LabelTable:
         InputError: see :func:`parse_table`; also for a key that is no whole number, and a table without background.
     """
     table = parse_table(text)
-    wrong = [key for key in table.values if not key.lstrip("-").isdecimal()]
+    wrong = [key for key in table.values if not re.fullmatch(r"0|-?[1-9][0-9]{0,17}", key)]
     if wrong:
         raise InputError(f"--labels has the value '{wrong[0][:60]}'; it must be a whole number, as in {EXAMPLE}")
     if 0 not in table.values.values():
         raise InputError(f"--labels does not say which value is {BACKGROUND}; name it, as in {EXAMPLE}")
-    return LabelTable({str(int(key)): value for key, value in table.values.items()}, table.names)
+    return table
 
 
 def apply_table(mask: np.ndarray, table: LabelTable, *, file: object) -> np.ndarray:
@@ -74,23 +80,32 @@ def apply_table(mask: np.ndarray, table: LabelTable, *, file: object) -> np.ndar
     Raises:
         InputError: when the mask holds a value that the table lacks.
     """
-    whole = mask if mask.dtype.kind in "iu" else mask.astype(np.int64)
-    low, high = int(whole.min()), int(whole.max())
+    whole = mask
+    if mask.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):  # what is no whole number is told below
+            whole = mask.astype(np.int64)
     unknown = len(table.names)
     if whole is not mask and not (whole == mask).all():
         wrong = [f"{value:g}" for value in np.unique(mask[whole != mask])[:5].tolist()]
-    elif high - low > MOST_VALUES:
-        wrong = [str(value) for value in (low, high) if str(value) not in table.values]
-    else:  # one look-up per voxel: sorting the voxels would take far longer
-        meaning = [table.values.get(str(value), unknown) for value in range(low, high + 1)]
-        labels = np.array(meaning, dtype=np.uint8)[whole - low if low else whole]
-        wrong = [str(value + low) for value in np.flatnonzero(np.bincount(whole[labels == unknown] - low))[:5].tolist()]
+    else:
+        values, places = _distinct(whole)
+        labels = np.array([table.values.get(str(value), unknown) for value in values], dtype=np.uint8)[places]
+        wrong = [str(values[place]) for place in np.unique(places[labels == unknown])[:5].tolist()]
     if wrong:
         raise InputError(
             f"{file} holds the value {', '.join(wrong)}, which --labels does not name ({table.text}); "
             "add what it means, or correct the mask"
         )
     return labels
+
+
+def _distinct(whole: np.ndarray) -> tuple[range | list[int], np.ndarray]:
+    """Values among which are all of the mask's, and the place of each voxel's value among them."""
+    low, high = int(whole.min()), int(whole.max())
+    if high - low > SMALL_RANGE:  # else nothing is sorted, which would take far longer
+        values, places = np.unique(whole, return_inverse=True)
+        return values.tolist(), places.reshape(whole.shape)
+    return range(low, high + 1), whole.astype(np.int64) - low if low else whole
 
 
 def voxels_per_class(labels: np.ndarray, names: dict[int, str]) -> dict[str, int]:

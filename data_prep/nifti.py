@@ -14,10 +14,10 @@ import numpy as np
 
 from data_prep.files import file_state, fingerprint
 from data_prep.index import make_key, read_index
-from data_prep.label_table import EXAMPLE, LabelTable, apply_table, parse_number_table, voxels_per_class
+from data_prep.label_table import LabelTable, apply_table, parse_number_table, voxels_per_class
 from data_prep.nifti_io import read_volume
-from data_prep.pairs import Layout, Pair, find_pairs, flat_names
-from data_prep.preparation import add_options, write_scan
+from data_prep.pairs import Layout, Pair, add_pair_options, find_pairs, flat_names, take_layout
+from data_prep.preparation import write_scan
 from data_prep.volume_set import VolumeSet, run
 from kvseg_monai.errors import InputError, run_command
 
@@ -84,29 +84,6 @@ def find_scans(
     pairs, lonely = find_pairs(source, layout)
     names = flat_names([pair.stem for pair in pairs])
     return [NiftiScan(names[pair.stem], key.of(pair.file), pair, table) for pair in pairs], lonely
-
-
-def add_pair_options(parser: argparse.ArgumentParser, *, masks: str) -> None:
-    """Add the options that sources of images and masks share."""
-    add = parser.add_argument
-    add("--source", type=Path, required=True, help="folder that holds the images and the masks")
-    add("--target", type=Path, required=True, help="folder to write into: new, empty, or a run to go on with")
-    add("--labels", required=True, metavar="TABLE", help=f"what the values of a mask mean, as {EXAMPLE}")
-    add("--patient", metavar="RULE", help="column:NAME of the index, folder, or a pattern with one group "
-        "(default: column:patient)")  # fmt: skip
-    add("--index", type=Path, metavar="CSV", help="table with a column 'file' (default: index.csv in --source)")
-    add("--images", default="images", help="folder of the images below --source (default: %(default)s)")
-    add("--masks", default=masks, help="folder of the masks below --source (default: %(default)s)")
-    add("--image-suffix", default="", help="what image names have before their ending, as _0000")
-    add("--mask-suffix", default="", help="what mask names have before their ending, as _seg")
-    add("--name", help="of the data set, as reports show it")
-    add_options(parser)
-
-
-def take_layout(options: dict, endings: tuple[str, ...]) -> Layout:
-    """Take the options of the layout out of ``options``."""
-    names = ("images", "masks", "image_suffix", "mask_suffix")
-    return Layout(**{name: options.pop(name) for name in names}, endings=endings)
 
 
 def parse(arguments: list[str] | None = None) -> tuple[VolumeSet, Path, dict]:

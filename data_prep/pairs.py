@@ -1,8 +1,11 @@
 """Image files and the mask file of each, found by equal paths below two folders."""
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.label_table import EXAMPLE
+from data_prep.preparation import add_options
 from kvseg_monai.errors import InputError
 
 
@@ -39,8 +42,6 @@ def find_pairs(source: Path, layout: Layout) -> tuple[list[Pair], dict[str, str]
     Raises:
         InputError: when a folder is missing, or there is no image, or two files stand for one.
     """
-    if not source.is_dir():
-        raise InputError(f"--source {source} is not a folder; give the folder that holds {layout.images}")
     images = _stems(source / layout.images, layout.image_suffix, layout.endings, "--images")
     masks = _stems(source / layout.masks, layout.mask_suffix, layout.endings, "--masks")
     sides = {"mask": (layout.masks, layout.mask_suffix), "image": (layout.images, layout.image_suffix)}
@@ -87,3 +88,32 @@ def flat_names(stems: list[str]) -> dict[str, str]:
         if names.setdefault(name, stem) != stem:
             raise InputError(f"{names[name]} and {stem} would both be named {name}; rename one of them")
     return {stem: name for name, stem in names.items()}
+
+
+def add_pair_options(parser: argparse.ArgumentParser, *, masks: str) -> None:
+    """Add the options that sources of images and masks share."""
+    add = parser.add_argument
+    add("--source", type=Path, required=True, help="folder that holds the images and the masks")
+    add("--target", type=Path, required=True, help="folder to write into: new, empty, or a run to go on with")
+    add("--labels", required=True, metavar="TABLE", help=f"what the values of a mask mean, as {EXAMPLE}")
+    add("--patient", metavar="RULE", help="column:NAME of the index, folder, or a pattern with one group "
+        "(default: column:patient)")  # fmt: skip
+    add("--index", type=Path, metavar="CSV", help="table with a column 'file' (default: index.csv in --source)")
+    add("--images", default="images", help="folder of the images below --source (default: %(default)s)")
+    add("--masks", default=masks, help="folder of the masks below --source (default: %(default)s)")
+    add("--image-suffix", default="", help="what image names have before their ending, as _0000")
+    add("--mask-suffix", default="", help="what mask names have before their ending, as _seg")
+    add("--name", help="of the data set, as reports show it")
+    add_options(parser)
+
+
+def take_layout(options: dict, endings: tuple[str, ...]) -> Layout:
+    """Take the options of the layout out of ``options``.
+
+    Raises:
+        InputError: when the source is no folder.
+    """
+    if not options["source"].is_dir():
+        raise InputError(f"--source {options['source']} is not a folder; give the one that holds {options['images']}")
+    names = ("images", "masks", "image_suffix", "mask_suffix")
+    return Layout(**{name: options.pop(name) for name in names}, endings=endings)

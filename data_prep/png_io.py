@@ -1,4 +1,4 @@
-"""PNG files read whole or not at all: Pillow alone would fill what is cut off with zeros."""
+"""PNG files read whole or not at all: Pillow alone would fill what is missing with zeros."""
 
 import io
 import struct
@@ -12,6 +12,7 @@ from kvseg_monai.errors import InputError
 
 _START = b"\x89PNG\r\n\x1a\n"
 _COLOURS = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGB with alpha"}
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
 def read_png(file: Path) -> tuple[np.ndarray, str]:
@@ -39,16 +40,29 @@ def read_png(file: Path) -> tuple[np.ndarray, str]:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Walk the chunks to the last one and check their sums."""
+    """Walk the chunks to the last one, and check their sums and the length of the picture."""
     if not data.startswith(_START + b"\0\0\0\rIHDR"):
         return False
-    place = len(_START)
+    place, pixels = len(_START), []
     while place + 12 <= len(data):
         (size,) = struct.unpack_from(">I", data, place)
         end = place + 12 + size  # length, type, content, check sum
         if end > len(data) or zlib.crc32(data[place + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
             return False
-        if data[place + 4 : place + 8] == b"IEND":
-            return True
+        kind = data[place + 4 : place + 8]
+        if kind == b"IEND":
+            return _holds_all_rows(data, b"".join(pixels))
+        if kind == b"IDAT":
+            pixels.append(data[place + 8 : end - 4])
         place = end
     return False
+
+
+def _holds_all_rows(data: bytes, pixels: bytes) -> bool:
+    """Whether the compressed ``pixels`` are as many as the header of ``data`` says; an interlaced file is believed."""
+    width, height, depth, colour, *_, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    size = height * (1 + (width * depth * _CHANNELS.get(colour, 1) + 7) // 8)  # a filter byte begins each row
+    try:
+        return bool(interlaced) or len(zlib.decompressobj().decompress(pixels, size + 1)) == size
+    except zlib.error:
+        return False

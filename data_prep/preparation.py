@@ -5,6 +5,7 @@ A source module names its scans and knows how to convert one. A scan has a ``nam
 """
 
 import argparse
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -20,6 +21,7 @@ from data_prep.nifti_io import write_volume
 from data_prep.parallel import as_done
 from data_prep.target import DATALIST
 from kvseg_monai.errors import InputError
+from kvseg_monai.geometry import SPACING_MM, spacing_of
 
 FORMAT = "2"  # raise it when the meaning of the written files changes, so that old results are not taken for new
 
@@ -65,7 +67,11 @@ def write_scan(
         labels: the same shape, uint8; None for a scan without labels.
         affine: (4, 4), voxel index to world mm.
         facts: what else the record shall hold.
+
+    Raises:
+        InputError: when the affine spans no volume, or one of absurd voxels.
     """
+    _check_affine(scan.name, affine)
     image, label, record = paths(scan.name, target)
     for stale in (record, image, label):
         stale.unlink(missing_ok=True)
@@ -81,6 +87,16 @@ def write_scan(
     }
     write_json(record, content)
     return content
+
+
+def _check_affine(name: str, affine: np.ndarray) -> None:
+    sides, (low, high) = spacing_of(affine), SPACING_MM
+    finite = np.isfinite(affine).all() and all(low <= side <= high for side in sides)
+    if not finite or abs(np.linalg.det(affine[:3, :3])) < 0.01 * math.prod(sides):
+        raise InputError(
+            f"{name} has voxels of {' x '.join(f'{side:.4g}' for side in sides)} mm, or axes that span no volume; "
+            f"{low:g} to {high:g} mm is allowed along each axis, at right angles: correct the header or the options"
+        )
 
 
 def finished_record(scan: Scan, target: Path) -> dict | None:

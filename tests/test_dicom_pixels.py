@@ -5,11 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gdcm
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import series_uid, write_series
+from dicom_files import SYNTAXES, compress, series_uid, write_series
 from pydicom.data import get_testdata_file
 
 from data_prep.parallel import as_done
@@ -18,29 +17,6 @@ from kvseg_monai.errors import InputError
 
 AFFINE = np.diag([-1.5, -1.5, 3, 1])
 BUNDLED = ("", "_RLE", "_bigendian", "_expb", "_implicit", "_jp2klossless", "_jpeg_ls_lossless", "_padded")
-SYNTAXES = {
-    "JPEGLosslessProcess14": gdcm.TransferSyntax.JPEGLosslessProcess14,
-    "JPEGLosslessProcess14_1": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
-    "JPEGLSLossless": gdcm.TransferSyntax.JPEGLSLossless,
-    "JPEG2000Lossless": gdcm.TransferSyntax.JPEG2000Lossless,
-    "RLELossless": gdcm.TransferSyntax.RLELossless,
-}
-
-
-def compress(path: Path, syntax: int) -> None:
-    """Rewrite a file in another transfer syntax with GDCM, an encoder that is not ours."""
-    reader = gdcm.ImageReader()
-    reader.SetFileName(str(path))
-    assert reader.Read()
-    change = gdcm.ImageChangeTransferSyntax()
-    change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    writer = gdcm.ImageWriter()
-    writer.SetFileName(str(path))
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    assert writer.Write()
 
 
 def load(folder: Path) -> np.ndarray:

@@ -3,7 +3,6 @@
 Both forms are read: one slice per file, and the enhanced form with many frames, whose facts stand in functional groups.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from kvseg_monai.dicom.values import count_of, listed, number_of, numbers_of, positive_of, rescale_of, uid_of
 from kvseg_monai.errors import InputError
 
 # What tells volumes at one place apart, coarsest first: where it stands, and how a note calls it.
@@ -110,28 +110,21 @@ def frames_of(facts: Facts, path: Path, name: str, *, syntax: str) -> list[Frame
     return [_frame(header, index, common | facts_of(_items([group]))) for index, group in enumerate(groups)]
 
 
-def listed(value: Any) -> list[Any]:
-    """The values of an element, which may hold none, one or many."""
-    if value is None or value == "":
-        return []
-    return list(value) if hasattr(value, "__iter__") and not isinstance(value, str | bytes) else [value]
-
-
 def _header(facts: Facts, path: Path, name: str, syntax: str) -> Header:
     return Header(
         path=path,
         name=name,
         size=path.stat().st_size,
-        instance_uid=_uid(facts, "SOPInstanceUID"),
-        series_uid=_uid(facts, "SeriesInstanceUID"),
+        instance_uid=uid_of(facts, "SOPInstanceUID"),
+        series_uid=uid_of(facts, "SeriesInstanceUID"),
         study_uid=str(facts.get("StudyInstanceUID", "")),
         patient_id=_patient(facts),
         frame_of_reference_uid=str(facts.get("FrameOfReferenceUID", "")),
         series_number=int(facts.get("SeriesNumber") or 0),
         modality=str(facts.get("Modality", "")),
-        shape=(_count(facts, "Rows"), _count(facts, "Columns")),
-        frames=_count(facts, "NumberOfFrames", default=1),
-        bits=_count(facts, "BitsStored", default=16),
+        shape=(count_of(facts, "Rows"), count_of(facts, "Columns")),
+        frames=count_of(facts, "NumberOfFrames", default=1),
+        bits=count_of(facts, "BitsStored", default=16),
         inverted=str(facts.get("PhotometricInterpretation", "")) == "MONOCHROME1",
         syntax=syntax,
     )
@@ -145,59 +138,20 @@ def _items(groups: Iterable[Dataset] | None) -> Iterable[Dataset]:
 
 def _frame(header: Header, index: int, facts: Facts) -> Frame:
     gap = facts.get("SpacingBetweenSlices") or facts.get("SliceThickness")
-    slope, intercept = facts.get("RescaleSlope"), facts.get("RescaleIntercept")
     return Frame(
         header=header,
         index=index,
-        position=_numbers(facts, "ImagePositionPatient", 3),
-        orientation=_numbers(facts, "ImageOrientationPatient", 6),
-        spacing=_positive(facts, "PixelSpacing", 2),
+        position=numbers_of(facts, "ImagePositionPatient", 3),
+        orientation=numbers_of(facts, "ImageOrientationPatient", 6),
+        spacing=positive_of(facts, "PixelSpacing", 2),
         thickness=abs(float(gap)) if gap else None,
-        rescale=(1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)),
+        rescale=rescale_of(facts),
         traits=tuple("\\".join(map(str, listed(facts.get(keyword)))) for keyword in TRAITS),
-        ranks=tuple(_number(facts.get(keyword)) for keyword in RANKS),
+        ranks=tuple(number_of(facts.get(keyword)) for keyword in RANKS),
     )
-
-
-def _numbers(facts: Facts, keyword: str, count: int) -> tuple[float, ...]:
-    numbers = tuple(float(number) for number in listed(facts.get(keyword)))
-    if len(numbers) != count or not all(map(math.isfinite, numbers)):
-        raise InputError(
-            f"{keyword} holds {len(numbers)} numbers, or one that is not finite; an MR image needs {count}: "
-            "export the series again from its source"
-        )
-    return numbers
-
-
-def _positive(facts: Facts, keyword: str, count: int) -> tuple[float, ...]:
-    numbers = _numbers(facts, keyword, count)
-    if min(numbers) <= 0:
-        raise InputError(f"{keyword} is {numbers}; it must be above 0 mm: export the series again from its source")
-    return numbers
-
-
-def _count(facts: Facts, keyword: str, *, default: int = 0) -> int:
-    count = int(facts.get(keyword) or default)
-    if count < 1:
-        raise InputError(f"{keyword} is {count}; it must be at least 1: export the series again from its source")
-    return count
-
-
-def _uid(facts: Facts, keyword: str) -> str:
-    uid = str(facts.get(keyword) or "")
-    if not uid:
-        raise InputError(f"has no {keyword}, which every DICOM object needs; export the series again from its source")
-    return uid
 
 
 def _patient(facts: Facts) -> str:
     """What tells patients apart: the ID, else name and birth date, else the study."""
     name = f"{facts.get('PatientName') or ''} {facts.get('PatientBirthDate') or ''}".strip()
     return str(facts.get("PatientID") or "").strip() or name or str(facts.get("StudyInstanceUID", ""))
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(str(value))
-    except ValueError:
-        return None

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pydicom
 
-from kvseg_monai.dicom.frames import FRAME_GROUPS, TAGS, Facts, Frame, facts_of, frames_of, listed
+from kvseg_monai.dicom.frames import FRAME_GROUPS, TAGS, Facts, Frame, facts_of, frames_of
 from kvseg_monai.dicom.skipped import Skipped
+from kvseg_monai.dicom.values import listed
 from kvseg_monai.errors import InputError
 
 DICOMDIR = "1.2.840.10008.1.3.10"

@@ -145,7 +145,7 @@ def find_series(
     found = []
     for uid, frames in groups.items():
         frames, twice = without_duplicates(frames)
-        skipped += [Skipped(two.header.name, f"the same slice as {one.header.name}") for two, one in twice]
+        skipped += [Skipped(two.header.name, "a second copy of a slice") for two in twice]
         for name, stack in _named(uid, stacks(frames, split_gaps=split_gaps)):
             result = _volume(name, uid, stack)
             (found if isinstance(result, Series) else skipped).append(result)

@@ -21,8 +21,8 @@ class Stack:
     notes: tuple[str, ...] = ()
 
 
-def without_duplicates(frames: Sequence[Frame]) -> tuple[list[Frame], list[tuple[Frame, Frame]]]:
-    """Keep one of the slices that have the same SOPInstanceUID and place; return each other one with the one kept.
+def without_duplicates(frames: Sequence[Frame]) -> tuple[list[Frame], list[Frame]]:
+    """Keep one of the slices that have the same SOPInstanceUID and place; return them, and the others.
 
     The largest file is kept, since a copy may be cut off. The same UID at another place stays: careless tools give
     one UID to all slices of a series.
@@ -32,7 +32,7 @@ def without_duplicates(frames: Sequence[Frame]) -> tuple[list[Frame], list[tuple
     for frame in sorted(frames, key=lambda frame: (-frame.header.size, frame.header.name)):
         kept = first.setdefault((frame.header.instance_uid, frame.index, frame.position), frame)
         if kept is not frame:
-            twice.append((frame, kept))
+            twice.append(frame)
     return list(first.values()), twice
 
 
