@@ -3,8 +3,11 @@
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import TypeVar
+
+from kvseg_monai.errors import InputError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -15,6 +18,9 @@ def as_done(function: Callable[[Item], Result], items: Sequence[Item], *, worker
 
     An exception of ``function`` is raised here. Then, as after Ctrl-C, the items in work are finished, and no other is
     begun.
+
+    Raises:
+        InputError: when a process was ended from outside, as the system does where memory is short.
     """
     workers = min(workers, len(items))
     if workers <= 1:
@@ -26,6 +32,10 @@ def as_done(function: Callable[[Item], Result], items: Sequence[Item], *, worker
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
+        except BrokenProcessPool:
+            raise InputError(
+                "a process was ended from outside, most likely for lack of memory; run again with --workers 1"
+            ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from data_prep.files import fingerprint
+from data_prep.files import fingerprint, system_errors_told
 from data_prep.phantom_marker import NOTICE as PHANTOM_NOTICE
 from data_prep.phantom_marker import is_phantom
 from data_prep.preparation import add_options, check_options, convert_all, write_split
@@ -86,12 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--include-bad-scans", action="store_true", help=f"also use the {len(BAD_SCANS)} scans known to be bad")
     add_options(parser, unit="cases")
     options = vars(parser.parse_args(arguments))
-    try:
+    with system_errors_told(options["target"]):
         summary = prepare(**options)
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or options['target']} failed: {error.strerror}; correct that, run again"
-        ) from error
     print_summary(summary, options["target"], file=sys.stdout)
     return 1 if summary["failed"] else 0
 

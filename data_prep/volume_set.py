@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from data_prep.files import fingerprint, write_json
+from data_prep.files import fingerprint, system_errors_told, write_json
 from data_prep.preparation import Scan, check_options, convert_all, write_split
 from data_prep.target import SUMMARY, check_target, open_target
 from kvseg_monai.errors import InputError
@@ -90,10 +90,8 @@ def run(source: VolumeSet, target: Path, options: Mapping[str, Any]) -> int:
 
     ``options`` are those of :func:`prepare`.
     """
-    try:
+    with system_errors_told(target):
         summary = prepare(source, target, **options)
-    except OSError as error:
-        raise InputError(f"{error.filename or target} failed: {error.strerror}; correct that, run again") from error
     print_summary(summary, target, file=sys.stdout)
     return 1 if summary["failed"] else 0
 

@@ -1,6 +1,7 @@
 """What the preparations of DICOM, NIfTI and PNG have in common: one datalist, resuming, bad scans left out."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from made_sources import AFFINE, IMAGE_FILE, MAKE, MODULES, SHAPE, files, prepare, voxels
 from support import ROOT
 
+from data_prep.parallel import as_done
 from kvseg_monai.errors import InputError
 
 SECTIONS = ("training", "validation", "test")
@@ -143,3 +145,8 @@ def test_the_command_tells_a_mistake_in_one_line(kind, arguments, tmp_path):
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     assert "nowhere" in result.stderr
+
+
+def test_a_process_that_is_ended_from_outside_is_told():
+    with pytest.raises(InputError, match=r"a process was ended from outside.*--workers 1"):
+        list(as_done(os._exit, [1, 1], workers=2))
