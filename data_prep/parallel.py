@@ -26,8 +26,7 @@ def as_done(function: Callable[[Item], Result], items: Sequence[Item], *, worker
     if workers <= 1:
         yield from ((index, function(item)) for index, item in enumerate(items))
         return
-    # The terminal sends Ctrl-C to every process; only this one is to answer it.
-    with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:
+    with ProcessPoolExecutor(workers, initializer=_leave_signals_to_the_parent) as pool:
         futures = {pool.submit(function, item): index for index, item in enumerate(items)}
         try:
             for future in as_completed(futures):
@@ -45,6 +44,12 @@ def in_order(function: Callable[[Item], Result], items: Sequence[Item], *, worke
     chunks = [items[start : start + chunk] for start in range(0, len(items), chunk)]
     done = dict(as_done(partial(_each, function), chunks, workers=workers))
     return [result for index in range(len(chunks)) for result in done[index]]
+
+
+def _leave_signals_to_the_parent() -> None:
+    """The terminal sends Ctrl-C to every process; only the first is to answer it. A process told to end just ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _each(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

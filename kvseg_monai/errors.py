@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -24,8 +25,10 @@ def run_command(main: Callable[[], int | None]) -> None:
     """Run a command-line ``main`` and leave the process with its exit code.
 
     An :class:`InputError`, or a disk that is full or not to be used, becomes one sentence on stderr and exit code 2;
-    Ctrl-C becomes exit code 130. Any other exception is a defect of ours and keeps its traceback.
+    Ctrl-C becomes exit code 130, and a SIGTERM 143: either way what was begun is cleaned up and started processes end.
+    Any other exception is a defect of ours and keeps its traceback.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main() or 0)
     except (InputError, OSError) as error:

@@ -1,5 +1,6 @@
 """What a command says of mistakes, of a disk that cannot be used, and of defects."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,17 @@ def test_the_hook_of_the_bundles_does_the_same(raised, code, last):
     program = f"from kvseg_monai.errors import *; show_input_errors_as_sentences(); raise {raised}"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr.strip().splitlines()[-1]) == (code, last)
+
+
+def test_a_command_that_is_told_to_end_leaves_no_process_behind():
+    program = (
+        "import time; from data_prep.parallel import as_done; from kvseg_monai.errors import run_command\n"
+        "run_command(lambda: [print(i, flush=True) for i, _ in as_done(time.sleep, [0.05] * 5000, workers=2)])"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, text=True) as process:
+        assert process.stdout.readline()
+        process.terminate()
+        assert process.wait(60) == 143
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
