@@ -63,6 +63,7 @@ def write_datalist(
     Args:
         path: the file.
         items: one mapping per scan with ``image``, ``label`` (paths relative to the file, with ``/``) and ``patient``.
+            Those without ``label`` go into a list of their own, ``unlabelled``.
         name: what the data set is called.
         labels: class name of each label value, 0 being the background.
         sections: section of each patient, from :func:`split_patients`.
@@ -72,8 +73,9 @@ def write_datalist(
     content |= {"labels": {str(value): labels[value] for value in sorted(labels)}}
     content |= {section: [] for section in SECTIONS}
     for item in sorted(items, key=lambda item: item["image"]):
-        entry = {key: item[key] for key in ("image", "label", "patient")}
-        content[sections[item["patient"]]].append(entry)
+        entry = {key: item[key] for key in ("image", "label", "patient") if key in item}
+        section = sections[item["patient"]] if "label" in item else "unlabelled"
+        content.setdefault(section, []).append(entry)
     write_json(path, content)
     return content
 

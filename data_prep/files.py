@@ -1,10 +1,13 @@
-"""JSON files of the data preparation, and fingerprints of what they were made from."""
+"""JSON files of the data preparation, fingerprints of what they were made from, and what a full disk says."""
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kvseg_monai.errors import InputError
 from kvseg_monai.files import write_text
 
 
@@ -28,3 +31,18 @@ def fingerprint(*parts: bytes | str) -> str:
         data = part.encode() if isinstance(part, str) else part
         digest.update(f"{len(data)}:".encode() + data)
     return digest.hexdigest()
+
+
+def file_state(path: Path) -> str:
+    """Size and time of a file: what changes when it is written anew."""
+    state = path.stat()
+    return f"{state.st_size} {state.st_mtime_ns}"
+
+
+@contextmanager
+def system_errors_told(target: Path) -> Iterator[None]:
+    """Make an :class:`InputError` of what the system refuses; it is about ``target`` where it names no file."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{error.filename or target} failed: {error.strerror}; correct that, run again") from error

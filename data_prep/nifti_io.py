@@ -1,4 +1,4 @@
-"""Volumes as NIfTI files, written quickly and in one step. Array axes: (column x, row y, slice index)."""
+"""Volumes as NIfTI files, read with care, written quickly and in one step. Array axes: (column x, row y, slice)."""
 
 import gzip
 from pathlib import Path
@@ -6,7 +6,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from kvseg_monai.errors import InputError
 from kvseg_monai.files import whole_file
+from kvseg_monai.nifti_header import header_finding
 
 # On a 16-bit volume level 1 takes a fraction of the time of nibabel's default for a few per cent more bytes.
 GZIP_LEVEL = 1
@@ -41,3 +43,39 @@ def write_volume(path: Path, voxels: np.ndarray, affine: np.ndarray) -> None:
     image.header.set_xyzt_units("mm")
     with whole_file(path) as temporary:  # a fixed time stamp makes equal volumes equal files
         temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=GZIP_LEVEL, mtime=0))
+
+
+def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a NIfTI file as voxels (x, y, slices) of a plain numeric type, scaled as it says, and its affine.
+
+    A single plane gets a third axis, and a fourth axis of length 1 goes.
+
+    Raises:
+        InputError: when it cannot be read, or is a series of volumes or in colour.
+    """
+    try:
+        image = nib.load(path)
+        finding = header_finding(image, str(path))
+        affine, voxels = image.affine, None if finding else np.asanyarray(image.dataobj)
+    except Exception as error:  # nibabel raises whatever damaged data lead it to
+        complaint = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} is no readable NIfTI file ({complaint}); copy it again") from error
+    if finding:
+        raise InputError(f"{path} {finding}")
+    voxels = voxels[..., None] if voxels.ndim == 2 else voxels
+    voxels = voxels[..., 0] if voxels.ndim == 4 and voxels.shape[3] == 1 else voxels
+    if voxels.ndim != 3 or voxels.dtype.kind not in "iuf" or not voxels.size:
+        raise InputError(
+            f"{path} has the shape {voxels.shape} and the type {voxels.dtype}; it must be one volume of numbers: "
+            "split a series into volumes, turn colour into gray"
+        )
+    return _storable(voxels), affine
+
+
+def _storable(voxels: np.ndarray) -> np.ndarray:
+    """The same values in a type that NIfTI readers expect: no 64 bits where 32 hold them, native byte order."""
+    if voxels.dtype.kind == "f" or voxels.dtype.itemsize == 8:
+        with np.errstate(over="ignore", invalid="ignore"):  # the input guard refuses what becomes infinite
+            small = voxels.astype(np.float32 if voxels.dtype.kind == "f" else np.int32)
+        return small if voxels.dtype.kind == "f" or (small == voxels).all() else voxels.astype(np.float32)
+    return voxels.astype(voxels.dtype.newbyteorder("="), copy=False)

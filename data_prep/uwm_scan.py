@@ -3,16 +3,13 @@
 Shapes: a PNG decodes to (height, width) = (row y, column x); volumes are (x, y, slice), slice 0 nearest to the head.
 """
 
-import io
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from data_prep.files import fingerprint, read_json, write_json
-from data_prep.nifti_io import radiological_affine, write_volume
+from data_prep.nifti_io import radiological_affine
+from data_prep.png_io import read_png
+from data_prep.preparation import write_scan
 from data_prep.rle import decode
 from data_prep.uwm_source import SLICE_GAP_MM, Scan
 from data_prep.uwm_table import CLASSES
@@ -27,9 +24,6 @@ OVERLAP_RULE = "where organs overlap, stomach wins over small_bowel and small_bo
 # In all eleven labelled scans looked at, the stomach also begins and ends at lower numbers than the small bowel.
 TOWARDS_FEET = True
 
-_FORMAT = "1"  # raise it when the meaning of the written files changes, so that old results are not taken for new
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-
 
 def read_slice(file: Path, *, width: int, height: int) -> np.ndarray:
     """Read a 16-bit gray PNG as a uint16 array of shape (height, width).
@@ -40,42 +34,15 @@ def read_slice(file: Path, *, width: int, height: int) -> np.ndarray:
     Raises:
         InputError: if the file cannot be read, is damaged, not 16-bit gray, or of another size than its name says.
     """
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise InputError(f"{file} cannot be read ({error.strerror}); get the scan again") from error
-    if not _is_whole_png(data):
-        raise InputError(f"{file} is not a PNG file, damaged or cut off; get the scan again")
-    found_width, found_height, depth, colour = struct.unpack(">IIBB", data[16:26])
-    if (depth, colour) != (16, 0):
-        kind = {0: "gray", 2: "RGB", 3: "palette", 4: "gray with alpha", 6: "RGB with alpha"}.get(colour, "unknown")
-        raise InputError(f"{file} is {depth}-bit {kind}; only 16-bit gray is allowed: use the competition's own files")
-    if (found_width, found_height) != (width, height):
+    pixels, kind = read_png(file)
+    if kind != "16-bit gray":
+        raise InputError(f"{file} is {kind}; only 16-bit gray is allowed: use the competition's own files")
+    if pixels.shape != (height, width):
         raise InputError(
-            f"{file} is {found_width} x {found_height} pixels, its name says {width} x {height} (width x height); "
-            "get the scan again"
+            f"{file} is {pixels.shape[1]} x {pixels.shape[0]} pixels, its name says {width} x {height} "
+            "(width x height); get the scan again"
         )
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image).astype(np.uint16)
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise InputError(f"{file} cannot be decoded ({error}); get the scan again") from error
-
-
-def _is_whole_png(data: bytes) -> bool:
-    """Walk the chunks to the last one and check their sums: Pillow fills what is missing at the end with zeros."""
-    if not data.startswith(_PNG_START + b"\0\0\0\rIHDR"):
-        return False
-    place = len(_PNG_START)
-    while place + 12 <= len(data):
-        (size,) = struct.unpack_from(">I", data, place)
-        end = place + 12 + size  # length, type, content, check sum
-        if end > len(data) or zlib.crc32(data[place + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            return False
-        if data[place + 4 : place + 8] == b"IEND":
-            return True
-        place = end
-    return False
+    return pixels
 
 
 def merge_organs(masks: dict[str, np.ndarray]) -> tuple[np.ndarray, int]:
@@ -96,16 +63,11 @@ def merge_organs(masks: dict[str, np.ndarray]) -> tuple[np.ndarray, int]:
 
 
 def convert_scan(scan: Scan, target: Path) -> dict:
-    """Write ``images/``, ``labels/`` and, last, ``records/`` of one scan, and return its record.
-
-    The record is what makes a scan complete: a run that stops before it begins the scan anew.
+    """Write the volumes and the record of one scan (see :func:`data_prep.preparation.write_scan`).
 
     Raises:
-        InputError: see :func:`read_slice`. Then nothing of this scan is left in ``target``.
+        InputError: see :func:`read_slice`.
     """
-    image, label, record = paths(scan.name, target)
-    for stale in (record, image, label):
-        stale.unlink(missing_ok=True)
     # Slices first in memory, so that each is written in one piece; transposed, this is the order NIfTI stores.
     voxels = np.empty((len(scan.files), scan.height, scan.width), dtype=np.uint16)
     labels = np.empty(voxels.shape, dtype=np.uint8)
@@ -116,43 +78,16 @@ def convert_scan(scan: Scan, target: Path) -> dict:
         labels[index], overlap = merge_organs(masks)
         overlaps.append(overlap)
     affine = radiological_affine((*scan.spacing, SLICE_GAP_MM), towards_feet=TOWARDS_FEET)
-    write_volume(image, voxels.T, affine)  # (slice, y, x) -> (x, y, slice)
-    write_volume(label, labels.T, affine)
-    content = _describe(scan, overlaps)
-    write_json(record, content)
-    return content
-
-
-def finished_record(scan: Scan, target: Path) -> dict | None:
-    """Record of ``scan`` if an earlier run completed it from the same input, else ``None``."""
-    image, label, record = paths(scan.name, target)
-    content = read_json(record)
-    same = isinstance(content, dict) and content.get("fingerprint") == _fingerprint(scan)
-    return content if same and image.is_file() and label.is_file() else None
-
-
-def paths(name: str, target: Path) -> tuple[Path, Path, Path]:
-    """Image, label and record file of the scan ``name``."""
-    return (
-        target / "images" / f"{name}.nii.gz",
-        target / "labels" / f"{name}.nii.gz",
-        target / "records" / f"{name}.json",
-    )
+    facts = _describe(scan, overlaps)
+    return write_scan(scan, target, voxels=voxels.T, labels=labels.T, affine=affine, facts=facts)  # (x, y, slice)
 
 
 def _describe(scan: Scan, overlaps: list[int]) -> dict:
     organs = [{organ for organ in CLASSES if scan.rows[number][organ]} for number in scan.numbers]
     return {
-        "scan": scan.name,
-        "patient": scan.case,
         "slices": len(scan.files),
         "slices_with_organ": sum(bool(found) for found in organs),
         "slices_per_class": {organ: sum(organ in found for found in organs) for organ in CLASSES},
         "overlap_pixels": sum(overlaps),
         "overlap_slices": sum(overlap > 0 for overlap in overlaps),
-        "fingerprint": _fingerprint(scan),
     }
-
-
-def _fingerprint(scan: Scan) -> str:
-    return fingerprint(_FORMAT, scan.fingerprint())

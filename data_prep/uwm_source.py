@@ -37,11 +37,16 @@ class Scan:
     spacing: tuple[float, float]  # mm between columns, between rows
     rows: ScanRows
 
+    @property
+    def patient(self) -> str:
+        """What the split goes by."""
+        return self.case
+
     def fingerprint(self) -> str:
         """Hash of what the result depends on: file names (they hold the geometry), file sizes and label rows."""
         files = [f"{file.name} {file.stat().st_size}" for file in self.files]
         rows = [f"{n} {organ} {text}" for n in self.numbers for organ, text in sorted(self.rows[n].items())]
-        return fingerprint(self.name, *files, *rows)
+        return fingerprint(*files, *rows)
 
 
 def locate(source: Path) -> tuple[Path, Path]:

@@ -10,14 +10,14 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from kvseg_monai.data import common_root, label_map_name
 from kvseg_monai.dicom import Series
 from kvseg_monai.dicom.headers import quiet
 from kvseg_monai.dicom.listing import volume_at
-from kvseg_monai.dicom.segmentation import Algorithm, make_segmentation
+from kvseg_monai.dicom.segmentation import Algorithm, make_segmentation, require_highdicom
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import whole_file
 from kvseg_monai.geometry import onto_grid, spacing_of
+from kvseg_monai.label_maps import common_root, label_map_name
 from kvseg_monai.labels import ANATOMICAL_STRUCTURE, CODES, Code, read_codes
 from kvseg_monai.readers import VOLUME_SUFFIXES
 
@@ -108,7 +108,7 @@ class SaveDicomSegd(MapTransform):
         codes: JSON file with further codes (see :func:`kvseg_monai.labels.read_codes`); None for none.
 
     Raises:
-        InputError: when the image was no DICOM series; see also :func:`write_dicom_seg`.
+        InputError: when highdicom is missing, or the image was no DICOM series; see also :func:`write_dicom_seg`.
     """
 
     def __init__(
@@ -123,6 +123,7 @@ class SaveDicomSegd(MapTransform):
         codes: str | None = None,
     ) -> None:
         super().__init__(keys)
+        require_highdicom()  # now, and not after the network has done its work
         self.output_dir, self.root = Path(output_dir), common_root(data)
         self.class_names = list(class_names)
         self.codes = {**CODES, **read_codes(codes)} if codes else CODES

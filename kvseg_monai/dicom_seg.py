@@ -11,12 +11,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from kvseg_monai.data import label_map_name
 from kvseg_monai.dicom import Series
 from kvseg_monai.dicom.listing import volume_at
 from kvseg_monai.dicom.segmentation import Algorithm
 from kvseg_monai.dicom_output import UNNAMED, write_dicom_seg
 from kvseg_monai.errors import InputError, run_command
+from kvseg_monai.label_maps import label_map_name
 from kvseg_monai.labels import CODES, read_codes
 from kvseg_monai.nifti_reader import NiftiReader
 

@@ -1,9 +1,20 @@
 """How a mistake in the user's input is told: one sentence on the terminal, a non-zero exit, no traceback."""
 
+import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
+
+_RIGHTS = "get the right to use it, or name another place"
+_SPACE = "free some space, or name another place"
+_PLACE = "a file and a folder are mixed up on the way to it: correct the path"
+_REMEDIES = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _RIGHTS),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), _SPACE),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), _PLACE),
+}
 
 
 class InputError(ValueError):
@@ -13,13 +24,18 @@ class InputError(ValueError):
 def run_command(main: Callable[[], int | None]) -> None:
     """Run a command-line ``main`` and leave the process with its exit code.
 
-    An :class:`InputError` becomes one sentence on stderr and exit code 2; Ctrl-C becomes exit code 130.
+    An :class:`InputError`, or a disk that is full or not to be used, becomes one sentence on stderr and exit code 2;
+    Ctrl-C becomes exit code 130, and a SIGTERM 143: either way what was begun is cleaned up and started processes end.
     Any other exception is a defect of ours and keeps its traceback.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main() or 0)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (InputError, OSError) as error:
+        sentence = sentence_of(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -27,7 +43,7 @@ def run_command(main: Callable[[], int | None]) -> None:
 
 
 def show_input_errors_as_sentences() -> None:
-    """Make an uncaught :class:`InputError` print as one sentence, also under ``python -m monai.bundle run``.
+    """Make what :func:`run_command` tells in a sentence one under ``python -m monai.bundle run`` too.
 
     Installed by the bundles' ``initialize`` section; the exit code is 2. Other exceptions go to the hook that was
     there before.
@@ -37,16 +53,27 @@ def show_input_errors_as_sentences() -> None:
         return
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        mistake = find_input_error(error)
-        if mistake is None:
+        sentence = sentence_of(error)
+        if sentence is None:
             previous(kind, error, trace)
         else:
-            print(f"error: {mistake}", file=sys.stderr, flush=True)
+            print(f"error: {sentence}", file=sys.stderr, flush=True)
             if not hasattr(sys, "ps1"):  # an ordinary exit aborts where MONAI's loading threads are still busy
                 os._exit(2)
 
     hook._kvseg_monai = True  # type: ignore[attr-defined]
     sys.excepthook = hook
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """Return what to tell the user: an :class:`InputError`, or what keeps a file from being used; None for a defect."""
+    if mistake := find_input_error(error):
+        return str(mistake)
+    while error.__cause__ is not None:  # MONAI's transforms wrap
+        error = error.__cause__
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
+        return f"{error.filename or 'a file'} cannot be used ({error.strerror}); {_REMEDIES[error.errno]}"
+    return None
 
 
 def find_input_error(error: BaseException | None) -> InputError | None:

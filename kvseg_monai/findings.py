@@ -15,9 +15,8 @@ from monai.data import MetaTensor
 from nibabel.orientations import io_orientation
 from torch import Tensor
 
-from kvseg_monai.geometry import corner_distance, spacing_of
+from kvseg_monai.geometry import SPACING_MM, corner_distance, spacing_of
 
-SPACING_MM = (0.05, 50.0)  # from high-field microscopy to the thickest slabs of a localizer
 LARGEST = 1e30  # sums of more overflow
 EXTENT_MM = 2500.0  # the tallest patient, whole; more is a wrong unit, and would be resampled to gigabytes
 # Hounsfield units of air and of soft tissue with blood and fat, and the share of the voxels that each must have. An MR

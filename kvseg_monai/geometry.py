@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 
+SPACING_MM = (0.05, 50.0)  # from high-field microscopy to the thickest slabs of a localizer
+
 
 def spacing_of(affine: np.ndarray) -> list[float]:
     """Return the voxel's side along each axis, in mm; 0 where an axis has no length."""

@@ -1,6 +1,5 @@
 """NIfTI files as MONAI's loader takes them; whatever is wrong with a file becomes one sentence."""
 
-import math
 import os
 from typing import Any
 
@@ -10,8 +9,7 @@ from monai.data import NibabelReader
 from monai.utils import ensure_tuple
 
 from kvseg_monai.errors import InputError
-
-MAX_GZIP_RATIO = 1032  # of deflate; https://zlib.net/zlib_tech.html
+from kvseg_monai.nifti_header import header_finding
 
 
 class NiftiReader(NibabelReader):
@@ -42,7 +40,7 @@ class NiftiReader(NibabelReader):
             raise InputError(f"{path} is missing; restore it or correct the path")
         try:
             image = nib.load(path)
-            finding = _finding(image, path)
+            finding = header_finding(image, path)
             loaded = super().get_data(image) if finding is None else None
         except Exception as error:  # nibabel and gzip have a dozen kinds for a damaged file
             reason = " ".join(str(error).replace(path, "it").split()) or type(error).__name__
@@ -50,19 +48,3 @@ class NiftiReader(NibabelReader):
         if loaded is None:
             raise InputError(f"{path} {finding}")
         return loaded
-
-
-def _finding(image: nib.spatialimages.SpatialImage, path: str) -> str | None:
-    """Return what the header alone tells, before memory is asked for."""
-    kind = image.get_data_dtype()
-    if kind.fields:
-        return (
-            f"is a colour image ({', '.join(kind.fields)}); the networks read one contrast: give the MR volume itself"
-        )
-    if kind.kind not in "buif":
-        return f"holds voxels of the type {kind.name}; they must be real numbers: give the magnitude"
-    most = os.path.getsize(path) * (MAX_GZIP_RATIO if path.endswith(".gz") else 1)
-    if isinstance(image, nib.Nifti1Image) and math.prod(image.shape) * kind.itemsize > most:
-        shape = " x ".join(str(side) for side in image.shape)
-        return f"is {shape} voxels by its header, more than the file can hold; copy it again"
-    return None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gdcm
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -13,6 +14,14 @@ MR = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
 # With the preamble and all of the file's own header, as pydicom 3 and pydicom 2 call it.
 WHOLE = {"enforce_file_format": True} if pydicom.__version_info__[0] >= "3" else {"write_like_original": False}
+SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+SYNTAXES = {
+    "JPEGLosslessProcess14": gdcm.TransferSyntax.JPEGLosslessProcess14,
+    "JPEGLosslessProcess14_1": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+    "JPEGLSLossless": gdcm.TransferSyntax.JPEGLSLossless,
+    "JPEG2000Lossless": gdcm.TransferSyntax.JPEG2000Lossless,
+    "RLELossless": gdcm.TransferSyntax.RLELossless,
+}
 PATIENT = {"PatientID": "MRN-4711", "PatientName": "Doe^Jane", "PatientBirthDate": "19700203"}
 
 
@@ -106,8 +115,78 @@ def write_enhanced(
 def _groups(**sequences: dict[str, Any]) -> Dataset:
     groups = Dataset()
     for keyword, values in sequences.items():
-        item = Dataset()
-        for name, value in values.items():
-            setattr(item, name, value)
-        setattr(groups, keyword, [item])
+        setattr(groups, keyword, [_item(**values)])
     return groups
+
+
+def write_segmentation(
+    path: Path,
+    labels: np.ndarray,
+    affine: np.ndarray,
+    segments: dict[int, str],
+    *,
+    kind: str = "BINARY",
+    **values: Any,
+) -> Path:
+    """Write a DICOM SEG of (X, Y, Z) segment numbers: a frame per segment and slice, empty ones left out.
+
+    ``kind`` is BINARY (one bit), FRACTIONAL (0 to 200) or LABELMAP (the numbers themselves, a frame per slice).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cosines, spacing, lps = geometry(affine)
+    layers = [(None, labels)] if kind == "LABELMAP" else [(number, labels == number) for number in segments]
+    frames = [(number, z, layer[:, :, z].T) for number, layer in layers for z in range(labels.shape[2])]
+    frames = [frame for frame in frames if frame[2].any()]
+    dataset = _dataset(path, SEGMENTATION, series_uid(path.name), **{"Modality": "SEG"} | values)
+    dataset.SegmentationType, dataset.MaximumFractionalValue = kind, 200
+    dataset.SegmentSequence = [_item(SegmentNumber=n, SegmentLabel=name) for n, name in segments.items()]
+    dataset.NumberOfFrames = len(frames)
+    shared = _groups(PlaneOrientationSequence={"ImageOrientationPatient": cosines})
+    shared.PixelMeasuresSequence = [_item(PixelSpacing=spacing)]
+    dataset.SharedFunctionalGroupsSequence, dataset.PerFrameFunctionalGroupsSequence = [shared], []
+    for number, z, _ in frames:
+        place = {"ImagePositionPatient": [float(v) for v in (lps @ [0, 0, z, 1])[:3]]}
+        group = _groups(PlanePositionSequence=place)
+        if number is not None:
+            group.SegmentIdentificationSequence = [_item(ReferencedSegmentNumber=number)]
+        dataset.PerFrameFunctionalGroupsSequence.append(group)
+    planes = np.stack([plane for *_, plane in frames]).astype(np.uint8)
+    _set_pixels(dataset, planes * 200 if kind == "FRACTIONAL" else planes)
+    if kind == "BINARY":
+        dataset.BitsAllocated = dataset.BitsStored = 1
+        dataset.HighBit = 0
+        packed = np.packbits(planes.ravel(), bitorder="little").tobytes()
+        dataset.PixelData = packed + b"\0" * (len(packed) % 2)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def reference(series: Sequence[Path], uid: str) -> list[Dataset]:
+    """ReferencedSeriesSequence of a segmentation of the series ``uid`` in the files ``series``."""
+    instances = [_item(ReferencedSOPInstanceUID=pydicom.dcmread(path).SOPInstanceUID) for path in series]
+    item = _item(SeriesInstanceUID=uid)
+    item.ReferencedInstanceSequence = instances
+    return [item]
+
+
+def _item(**values: Any) -> Dataset:
+    item = Dataset()
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    return item
+
+
+def compress(path: Path, syntax: int) -> None:
+    """Rewrite a file in another transfer syntax with GDCM, an encoder that is not ours."""
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(path))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()

@@ -11,9 +11,9 @@ import pydicom
 import pytest
 import torch
 from dicom_files import write_series
-from monai.bundle import ConfigParser, create_workflow
+from monai.bundle import ConfigParser
 from monai.transforms import LoadImaged
-from oracles import IntensityOracle
+from oracle_inference import oracle_inference
 from support import BUNDLES, config, make_volume, run
 
 from kvseg_monai.bad_cases import GuardedDataset, require_cases, sound_cases
@@ -128,14 +128,8 @@ def test_faults_of_a_dicom_folder_are_bad_cases(tmp_path):
     damaged = pydicom.dcmread(tmp_path / "in" / "good" / "IM0000")
     damaged.PixelSpacing = [0, 0]
     damaged.save_as(tmp_path / "in" / "damaged")
-    folders = {"bundle_root": str(tmp_path), "dataset_dir": str(tmp_path / "in"), "handlers": ["@bad_cases"]}
-    made = create_workflow(
-        config_file=config(BUNDLE, "inference"), workflow_type="inference", image_size=[64, 64], **folders
-    )
-    made.parser["network"] = IntensityOracle()
-    made.parser.parse(reset=True)
     with pytest.raises(RuntimeError, match="bad_cases") as error:
-        made.run()
+        oracle_inference(tmp_path / "in", tmp_path / "eval").run()
     told = str(find_input_error(error.value))
     assert re.match(r"(?s)2 of 3 cases refused:.*in/damaged .*PixelSpacing.*gap/IM0000: .*slices are missing", told)
     assert len(list((tmp_path / "eval").iterdir())) == 1

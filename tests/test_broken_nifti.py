@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from monai.bundle import create_workflow
-from oracles import IntensityOracle
-from support import BUNDLES, config, make_volume
+from oracle_inference import oracle_inference
+from support import make_volume
 
 from kvseg_monai.errors import InputError
 
@@ -81,16 +80,7 @@ def inference(tmp_path_factory):
     (folder / "in").mkdir()
     volume = nib.Nifti1Image(make_volume(0, (20, 18, 3))[0], np.diag([-1.5, -1.5, 3, 1]))
     nib.save(volume, folder / "in" / "scan.nii.gz")
-    made = create_workflow(
-        config_file=config(BUNDLES[0], "inference"),
-        workflow_type="inference",
-        bundle_root=str(folder),
-        dataset_dir=str(folder / "in"),
-        image_size=[64, 64],
-        handlers=["@bad_cases"],
-    )
-    made.parser["network"] = IntensityOracle()
-    made.parser.parse(reset=True)
+    made = oracle_inference(folder / "in", folder / "eval")
     made.run()
     return made.parser, folder, volume.to_bytes()
 

@@ -118,21 +118,3 @@ def test_nothing_to_segment_is_told(tmp_path, name):
     (tmp_path / "empty" / "notes.txt").touch()
     with pytest.raises(InputError, match="has no volume; --dataset_dir must be"):
         data.volumes(tmp_path / name)
-
-
-def test_label_maps_that_are_there_are_not_made_again(tmp_path):
-    source, out = tmp_path / "in", tmp_path / "out"
-    for folder in (source, out):
-        folder.mkdir()
-    cases = [{"image": str(source / name)} for name in ("a.nii", "b.nii.gz")]
-    (out / "a.nii.gz").touch()
-    assert data.still_to_do(cases, out) == cases[1:]
-    for overwrite, left in (("false", 1), ("true", 2), (True, 2)):  # on MONAI's command line a switch is text
-        assert len(data.still_to_do(cases, out, overwrite=overwrite)) == left
-    with pytest.raises(InputError, match="--overwrite is 'yes'; it must be true or false"):
-        data.still_to_do(cases, out, overwrite="yes")
-    (out / "b.nii.gz").touch()
-    with pytest.raises(InputError, match="all 2 volumes have a label map in"):
-        data.still_to_do(cases, out)
-    with pytest.raises(InputError, match="is the folder of the input"):
-        data.still_to_do(cases, source)

@@ -120,10 +120,10 @@ def test_a_messy_folder(tmp_path):
     assert sentences(skipped) == [
         "2 files: a link, which is not followed (first: file_link)",
         "6 files: a localizer, mosaic or projection (ImageType) (first: scout/IM0000)",
+        "1 file: a second copy of a slice (first: z.dcm)",
         "6 files: modality CT, only MR is read (first: ct/IM0000)",
         "1 file: modality SR, only MR is read (first: report)",
         "1 file: not a DICOM file (first: notes.txt)",
-        "1 file: the same slice as a/b/IM0002 (first: z.dcm)",
     ]
 
 

@@ -1,44 +1,22 @@
 """Values of DICOM slices: every usual compression, rescaling, inverted grey scales, and damaged data."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-import gdcm
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import series_uid, write_series
+from dicom_files import SYNTAXES, compress, series_uid, write_series
 from pydicom.data import get_testdata_file
 
+from data_prep.parallel import as_done
 from kvseg_monai.dicom import apart, find_series
 from kvseg_monai.errors import InputError
 
 AFFINE = np.diag([-1.5, -1.5, 3, 1])
 BUNDLED = ("", "_RLE", "_bigendian", "_expb", "_implicit", "_jp2klossless", "_jpeg_ls_lossless", "_padded")
-SYNTAXES = {
-    "JPEGLosslessProcess14": gdcm.TransferSyntax.JPEGLosslessProcess14,
-    "JPEGLosslessProcess14_1": gdcm.TransferSyntax.JPEGLosslessProcess14_1,
-    "JPEGLSLossless": gdcm.TransferSyntax.JPEGLSLossless,
-    "JPEG2000Lossless": gdcm.TransferSyntax.JPEG2000Lossless,
-    "RLELossless": gdcm.TransferSyntax.RLELossless,
-}
-
-
-def compress(path: Path, syntax: int) -> None:
-    """Rewrite a file in another transfer syntax with GDCM, an encoder that is not ours."""
-    reader = gdcm.ImageReader()
-    reader.SetFileName(str(path))
-    assert reader.Read()
-    change = gdcm.ImageChangeTransferSyntax()
-    change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    writer = gdcm.ImageWriter()
-    writer.SetFileName(str(path))
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    assert writer.Write()
 
 
 def load(folder: Path) -> np.ndarray:
@@ -131,23 +109,35 @@ def test_a_file_that_is_cut_off_is_told(tmp_path, syntax):
         load(tmp_path)
 
 
-def test_a_decoder_that_complains_or_dies_takes_nothing_with_it(tmp_path, monkeypatch):
-    paths = write_series(tmp_path, make_voxels(shape=(40, 30, 3)), AFFINE)
+def test_a_decoder_that_complains_or_dies_takes_nothing_with_it(tmp_path):
+    voxels = make_voxels(shape=(40, 30, 3))
+    paths = write_series(tmp_path, voxels, AFFINE)
     for path in paths:
         compress(path, SYNTAXES["JPEGLosslessProcess14_1"])
-    content = bytearray(paths[1].read_bytes())
-    content[-200:-100] = b"\xff\xd9" * 50  # the picture ends too early
-    paths[1].write_bytes(content)
+    whole = bytearray(paths[1].read_bytes())
+    paths[1].write_bytes(whole[:-200] + b"\xff\xd9" * 50 + whole[-100:])  # the picture ends too early
     with pytest.raises(InputError, match=r"IM0001 cannot be decoded .its JPEG data are damaged"):
         load(tmp_path)
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    paths[1].write_bytes(whole)
+    np.testing.assert_array_equal(load(tmp_path), voxels)
+    apart._child(os.getpid()).kill()
     with pytest.raises(InputError, match=r"IM0000 cannot be decoded"):
-        apart.decode_apart(paths)
+        load(tmp_path)
+    np.testing.assert_array_equal(load(tmp_path), voxels)
 
 
-def test_the_child_stops_at_the_first_damaged_file(tmp_path):
+def test_a_forked_process_has_a_child_of_its_own(tmp_path):
+    voxels = make_voxels(shape=(40, 30, 4))
+    for path in write_series(tmp_path, voxels, AFFINE):
+        compress(path, SYNTAXES["JPEGLosslessProcess14_1"])
+    np.testing.assert_array_equal(load(tmp_path), voxels)
+    for _, found in as_done(load, [tmp_path] * 4, workers=2):
+        np.testing.assert_array_equal(found, voxels)
+
+
+def test_the_child_stops_at_the_first_damaged_file():
     line = [sys.executable, "-m", "kvseg_monai.dicom.apart"]
-    result = subprocess.run(line, input=b'["nowhere"]', capture_output=True, check=False)
+    result = subprocess.run(line, input=b'"nowhere"\n"nowhere"\n', capture_output=True, check=False)
     assert (result.returncode, result.stdout) == (1, b"")
 
 

@@ -7,20 +7,16 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-import yaml
 from dicom_files import PATIENT, write_enhanced, write_series
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 from pydicom.data import get_testdata_file
-from pydicom.sr.codedict import codes
 from seg_objects import ALL_TURNS, AXIAL, SHAPE, image, labels, oblique, read_back, validate, write
-from support import ROOT
 
-from data_prep.uwm_table import CLASSES
 from kvseg_monai.dicom import find_series, segmentation
 from kvseg_monai.dicom.listing import volume_at
 from kvseg_monai.dicom.segmentation import ABSENT
 from kvseg_monai.errors import InputError
-from kvseg_monai.labels import ANATOMICAL_STRUCTURE, CODES, COLOURS, read_codes
+from kvseg_monai.labels import CODES, COLOURS, read_codes
 
 
 @pytest.mark.parametrize(
@@ -133,15 +129,6 @@ def test_the_object_says_what_made_it_and_from_what(tmp_path):
     }
 
 
-def test_the_codes_are_dicoms_own():
-    assert ANATOMICAL_STRUCTURE.value == codes.cid7150.AnatomicalStructure.value
-    for name, keyword in (("large_bowel", "LargeIntestine"), ("small_bowel", "SmallIntestine"), ("stomach", "Stomach")):
-        code = getattr(codes.cid7151, keyword)
-        assert (CODES[name].value, CODES[name].meaning) == (code.value, code.meaning)
-        assert CODES[name].scheme == code.scheme_designator == "SCT"
-    assert yaml.safe_load((ROOT / "bundles" / "bundles.yaml").read_text())["labels"][1:] == list(CODES) == list(CLASSES)
-
-
 def test_the_colours_are_those_of_the_report(tmp_path):
     write_series(tmp_path / "in", image(), AXIAL)
     made, _ = write(tmp_path / "in", labels(), AXIAL)
@@ -160,13 +147,6 @@ def test_other_labels_take_codes_from_a_file_or_a_generic_one(tmp_path, caplog):
     assert [record.message for record in caplog.records if "has no code" in record.message] == [
         f"{name} has no code; it is coded as Anatomical Structure" for name in ("RV", "MYO")
     ]
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"a": {}}', '{"a": {"value": "1", "meaning": ""}}', '{"a": 1}'])
-def test_wrong_codes_are_told(content, tmp_path):
-    (tmp_path / "codes.json").write_text(content)
-    with pytest.raises(InputError, match=r"codes.json .*must hold an object like"):
-        read_codes(tmp_path / "codes.json")
 
 
 def test_series_that_no_segmentation_can_refer_to(tmp_path, monkeypatch):

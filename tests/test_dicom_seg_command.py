@@ -11,10 +11,9 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_files import series_uid, write_series
-from monai.bundle import create_workflow
-from oracles import IntensityOracle
+from oracle_inference import SEG_OVERLAY, oracle_inference
 from seg_objects import AXIAL, SHAPE, image, labels, oblique, read_back, validate
-from support import BUNDLES, ROOT, config, make_volume
+from support import BUNDLES, ROOT, make_volume
 
 from kvseg_monai.dicom.listing import volume_at
 from kvseg_monai.dicom_seg import main
@@ -150,28 +149,12 @@ def test_the_command_line_ends_with_a_sentence_and_exit_code_2(tmp_path):
     assert result.stderr == f"error: {tmp_path}/map.nii.gz is missing; restore it or correct the path\n"
 
 
-def infer(tmp_path: Path, target: str, *overlays: str) -> None:
-    made = create_workflow(
-        config_file=[config(BUNDLES[1], "inference"), *overlays],
-        workflow_type="inference",
-        bundle_root=str(tmp_path),
-        dataset_dir=str(tmp_path / "in"),
-        output_dir=str(tmp_path / target),
-        image_size=[96, 96],
-        handlers=["@bad_cases"],
-    )
-    made.parser["network"] = IntensityOracle()
-    made.parser["postprocessing"]["transforms"][1]["nearest_interp"] = True
-    made.parser.parse(reset=True)
-    made.run()
-
-
 def test_inference_goes_from_a_dicom_folder_to_dicom_seg(tmp_path):
     """The same label map as without the overlay; done series are not made again, NIfTI files are refused."""
     write_series(tmp_path / "in" / "a", make_volume(0)[0], oblique(5))
-    overlay = str(ROOT / "bundles" / "examples" / "dicom_seg.json")
-    infer(tmp_path, "maps")
-    infer(tmp_path, "segs", overlay)
+    source = tmp_path / "in"
+    oracle_inference(source, tmp_path / "maps").run()
+    oracle_inference(source, tmp_path / "segs", SEG_OVERLAY).run()
     (label_map,), (written,) = (list((tmp_path / name).iterdir()) for name in ("maps", "segs"))
     assert written.name == label_map.name.replace(".nii.gz", ".dcm") == f"{volume_at(tmp_path / 'in' / 'a').name}.dcm"
     expected = np.asarray(nib.load(label_map).dataobj)
@@ -179,8 +162,8 @@ def test_inference_goes_from_a_dicom_folder_to_dicom_seg(tmp_path):
     validate(written)
     save_map(tmp_path / "in", make_volume(0)[0], name="scan.nii.gz")
     with pytest.raises(RuntimeError, match="bad_cases") as error:
-        infer(tmp_path, "segs", overlay)
+        oracle_inference(source, tmp_path / "segs", SEG_OVERLAY).run()
     assert "scan.nii.gz is no DICOM series" in str(find_input_error(error.value))
     with pytest.raises(RuntimeError, match="Failed to evaluate"):
-        infer(tmp_path, "segs", overlay)
+        oracle_inference(source, tmp_path / "segs", SEG_OVERLAY).run()
     assert [path.name for path in (tmp_path / "segs").iterdir()] == [written.name]

@@ -67,7 +67,7 @@ def test_the_two_arms_differ_in_the_conversion_alone():
 
 def test_classes_follow_the_stock_network(tmp_path, tiny_dataset):
     made = workflow("train", ("unetr", "kv"), tmp_path, tiny_dataset, **{"stock_network#out_channels": 6})
-    assert made.parser.get_parsed_content("volume_transforms#7#num_classes") == 6
+    assert made.parser.get_parsed_content("loading#2#num_classes") == 6
     assert made.parser.get_parsed_content("validate#postprocessing#transforms#0#to_onehot") == 6
 
 
@@ -76,8 +76,7 @@ def test_a_stock_network_is_trained_converted_and_trained_on(tmp_path, tiny_data
     succeed("train", ("unetr",), plain, tiny_dataset, "--max_epochs", "1")
     trained = plain / "models" / "model.pt"
 
-    before_training = "--train#handlers#2#exec_at_start"
-    start = ("--weights", str(trained), "--max_epochs", "1", before_training, "true")
+    start = ("--weights", str(trained), "--max_epochs", "1", "--validate_first", "true")
     succeed("train", ("unetr", "kv", "kv_from_weights"), kv, tiny_dataset, *start)
     succeed("evaluate", ("unetr", "kv"), kv, tiny_dataset)
     scores = json.loads((kv / "eval" / "metrics.json").read_text())

@@ -1,10 +1,20 @@
-"""The README's plain commands are those of the Makefile."""
+"""The README's plain commands are those of the Makefile; its commands for DICOM run as they stand there."""
 
+import os
+import shlex
 import shutil
 import subprocess
+import sys
 
+import nibabel as nib
 import pytest
+import torch
+from dicom_files import write_series
+from seg_objects import image, labels, oblique, validate
 from support import ROOT
+
+import kvseg_monai
+from kvseg_monai.dicom.listing import volume_at
 
 
 def planned(target: str) -> list[str]:
@@ -21,3 +31,32 @@ def test_the_readme_says_what_make_runs():
     commands = [command.replace("--quiet ", "") for command in planned("demo") + planned("test")]
     assert len(commands) >= 9
     assert [command for command in commands if command not in readme] == []
+
+
+def section(title: str) -> list[str]:
+    """The commands in a section of the README."""
+    text = (ROOT / "README.md").read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
+    return [line.strip() for line in text.splitlines() if line.startswith("    ")]
+
+
+def test_the_commands_from_dicom_and_back_run_word_for_word(tmp_path):
+    """In a copy of what they need, with untrained weights."""
+    bundle = tmp_path / "bundles" / "setr_kv_segmentation"
+    for name in (bundle.name, "examples"):
+        shutil.copytree(ROOT / "bundles" / name, bundle.parent / name, ignore=shutil.ignore_patterns("models", "eval"))
+    network = kvseg_monai.SETR(1, 4, 256, attention="kv", size="tiny", decoder="pup")
+    (bundle / "models").mkdir()
+    torch.save(network.state_dict(), bundle / "models" / "model.pt")
+    write_series(tmp_path / "SCANS" / "deep", image(), oblique())
+    nib.save(nib.Nifti1Image(labels(), oblique()), tmp_path / "MAP.nii.gz")
+    commands = section("From the scanner and back: DICOM")
+    assert [line.split()[2] for line in commands] == ["monai.bundle", "kvseg_monai.dicom_seg"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for line in commands:
+        words = [sys.executable if word == "python" else word for word in shlex.split(line)]
+        result = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr[-3000:]
+    (made,) = (tmp_path / "SEGS").iterdir()
+    assert made.name == f"{volume_at(tmp_path / 'SCANS').name}.dcm"
+    for path in (made, tmp_path / "SEG.dcm"):
+        validate(path)

@@ -30,6 +30,13 @@ def test_the_body_is_found_whatever_the_values(scale, offset):
     np.testing.assert_array_equal(body_mask((scale * image + offset).float()), body_mask(image.float()))
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("slices", [1, 3, 4])
+def test_few_slices_are_not_taken_for_colours(slices):
+    image = torch.as_tensor(make_volume(0, (70, 60, 6))[0][None, ..., :slices]).float()
+    assert body_mask(image)[0, 35, 30].all()
+
+
 def test_real_bodies_are_kept_whole(real_data):
     """No labelled voxel of the real slices lies outside the body box."""
     from skimage.io import imread

@@ -1,17 +1,19 @@
 """Decode in a process of its own what is decoded by GDCM: damaged JPEG data can end the process that reads them.
 
-The child, ``python -m kvseg_monai.dicom.apart``, gets the paths as JSON and returns one array for each, up to the first
-that is damaged. GDCM's JPEG library tells of damage on the error stream only, so a word there counts as damage.
+The child, ``python -m kvseg_monai.dicom.apart``, reads paths, one in a line, and answers each with a line that holds a
+number of bytes and so many bytes of a ``.npy`` file, until its input ends. At the first file that is damaged it ends;
+the next file gets a new child. GDCM's JPEG library tells of damage on the error stream only, so a word there counts as
+damage.
 """
 
-import contextlib
 import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,44 +21,56 @@ import numpy as np
 from kvseg_monai.dicom.pixels import decode_file
 from kvseg_monai.errors import InputError
 
+_lock = threading.Lock()  # one file at a time: the pipes know nothing of threads
 
-def decode_apart(paths: Sequence[Path]) -> list[np.ndarray]:
-    """Stored values (frames, rows, columns) of each file.
+
+def decode_apart(path: Path) -> np.ndarray:
+    """Stored values (frames, rows, columns) of one file.
 
     Raises:
-        InputError: naming the first file that is damaged.
+        InputError: naming the file, when it is damaged.
     """
-    child = subprocess.run(
+    with _lock:
+        child = _child(os.getpid())
+        try:
+            child.stdin.write(json.dumps(str(path)).encode() + b"\n")
+            child.stdin.flush()
+            size = int(child.stdout.readline())
+            return np.load(io.BytesIO(child.stdout.read(size)), allow_pickle=False)
+        except (OSError, ValueError, EOFError):  # the child has ended
+            child.kill()
+            child.communicate()
+            _child.cache_clear()
+            raise InputError(f"{path} cannot be decoded (its JPEG data are damaged); copy it again") from None
+
+
+@cache
+def _child(process: int) -> subprocess.Popen:
+    """The child of this ``process``: one that was forked must not share its parent's."""
+    return subprocess.Popen(
         [sys.executable, "-m", "kvseg_monai.dicom.apart"],
-        input=json.dumps([str(path) for path in paths]).encode(),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        check=False,
     )
-    stream, arrays = io.BytesIO(child.stdout), []
-    with contextlib.suppress(ValueError, EOFError):  # the end, or an array that the child could not finish
-        while len(arrays) < len(paths):
-            arrays.append(np.load(stream, allow_pickle=False))
-    if len(arrays) < len(paths):
-        raise InputError(f"{paths[len(arrays)]} cannot be decoded (its JPEG data are damaged); copy it again")
-    return arrays
 
 
 def main() -> int:
-    """Decode the files named on the input stream; 1 at the first that is damaged."""
+    """Answer until the input ends; 1 at the first file that is damaged."""
     with tempfile.TemporaryFile() as complaints:
         os.dup2(complaints.fileno(), 2)
-        for path in json.load(sys.stdin):
+        for line in sys.stdin:
             try:
-                array = decode_file(Path(path))
+                array = decode_file(Path(json.loads(line)))
             except InputError:
                 return 1
             if os.fstat(complaints.fileno()).st_size:
                 return 1
             whole = io.BytesIO()
-            np.save(whole, array)
-            sys.stdout.buffer.write(whole.getbuffer())
+            np.save(whole, array, allow_pickle=False)
+            sys.stdout.buffer.write(b"%d\n%b" % (whole.tell(), whole.getvalue()))
+            sys.stdout.buffer.flush()
     return 0
 
 

@@ -7,9 +7,15 @@ import numpy as np
 import pydicom
 from pydicom import uid
 
-from kvseg_monai.dicom.headers import Frame, Header, quiet
+from kvseg_monai.dicom.frames import Frame, Header
+from kvseg_monai.dicom.headers import quiet
 from kvseg_monai.errors import InputError
 
+TAGS = [
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("PixelData", "FloatPixelData", "DoubleFloatPixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+]
 # Chosen because they refuse damaged data; pydicom's own order would take GDCM first, which may decode or die on it.
 DECODERS = {
     uid.JPEGBaseline8Bit: "pillow",
@@ -28,13 +34,11 @@ def decode_slices(frames: Sequence[Frame]) -> np.ndarray:
     Raises:
         InputError: naming the file that cannot be decoded, or is of another size than its header said.
     """
-    headers = list(dict.fromkeys(frame.header for frame in frames))
-    stored = _decode_apart([header for header in headers if header.syntax in APART])
     last, planes = None, []
     for frame in frames:
         if frame.header is not last:
             last = frame.header
-            values = stored[last] if last in stored else decode_file(last.path)
+            values = _decode(last)
             if len(values) != last.frames or values.shape[1:] != last.shape:
                 raise InputError(f"{last.path} changed while it was read; run again")
         planes.append(_bright_is_large(values[frame.index], last))
@@ -42,6 +46,14 @@ def decode_slices(frames: Sequence[Frame]) -> np.ndarray:
         return np.stack(planes)
     pairs = zip(planes, frames, strict=True)
     return np.stack([plane * np.float32(f.rescale[0]) + np.float32(f.rescale[1]) for plane, f in pairs])
+
+
+def _decode(header: Header) -> np.ndarray:
+    if header.syntax not in APART:
+        return decode_file(header.path)
+    from kvseg_monai.dicom.apart import decode_apart  # which decodes by this module
+
+    return decode_apart(header.path)
 
 
 def decode_file(path: Path) -> np.ndarray:
@@ -52,7 +64,7 @@ def decode_file(path: Path) -> np.ndarray:
     """
     try:
         with quiet():
-            dataset = pydicom.dcmread(path, force=True)
+            dataset = pydicom.dcmread(path, specific_tags=TAGS, force=True)
             if "TransferSyntaxUID" not in dataset.file_meta:  # a file without preamble is not compressed
                 dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian
             _choose_decoder(dataset)
@@ -69,14 +81,6 @@ def _choose_decoder(dataset: pydicom.Dataset) -> None:
         dataset.pixel_array_options(decoding_plugin=decoder)
     elif decoder:  # pydicom 2, which calls one of them by the name of its module
         dataset.convert_pixel_data({"pyjpegls": "jpeg_ls"}.get(decoder, decoder))
-
-
-def _decode_apart(headers: Sequence[Header]) -> dict[Header, np.ndarray]:
-    if not headers:
-        return {}
-    from kvseg_monai.dicom.apart import decode_apart
-
-    return dict(zip(headers, decode_apart([header.path for header in headers]), strict=True))
 
 
 def _bright_is_large(plane: np.ndarray, header: Header) -> np.ndarray:

@@ -41,6 +41,16 @@ class Algorithm:
     version: str = __version__
 
 
+def require_highdicom() -> None:
+    """Refuse to go on without highdicom: MONAI Label's environment, of an older pydicom, cannot have it.
+
+    Raises:
+        InputError: when it is missing.
+    """
+    if not has_highdicom:
+        raise InputError("DICOM SEG is written by highdicom, which is missing: pip install highdicom==0.28.2")
+
+
 def make_segmentation(
     label_map: np.ndarray, series: Series, *, classes: Sequence[tuple[str, Code]], algorithm: Algorithm
 ) -> Dataset:
@@ -55,8 +65,7 @@ def make_segmentation(
     Raises:
         InputError: when highdicom is missing, or the series lacks what a SEG must refer to.
     """
-    if not has_highdicom:
-        raise InputError("DICOM SEG is written by highdicom, which is missing: pip install highdicom==0.28.2")
+    require_highdicom()
     sources = _sources(series)
     present = [bool((label_map == value).any()) for value in range(1, len(classes) + 1)]
     description = [

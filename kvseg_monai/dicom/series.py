@@ -15,8 +15,9 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
+from kvseg_monai.dicom.frames import Frame
 from kvseg_monai.dicom.geometry import affine_of, axes, slice_step
-from kvseg_monai.dicom.headers import Frame, quiet, read_header
+from kvseg_monai.dicom.headers import quiet, read_header
 from kvseg_monai.dicom.pixels import decode_slices
 from kvseg_monai.dicom.skipped import Skipped
 from kvseg_monai.dicom.stacks import Stack, stacks, without_duplicates
@@ -144,7 +145,7 @@ def find_series(
     found = []
     for uid, frames in groups.items():
         frames, twice = without_duplicates(frames)
-        skipped += [Skipped(two.header.name, f"the same slice as {one.header.name}") for two, one in twice]
+        skipped += [Skipped(two.header.name, "a second copy of a slice") for two in twice]
         for name, stack in _named(uid, stacks(frames, split_gaps=split_gaps)):
             result = _volume(name, uid, stack)
             (found if isinstance(result, Series) else skipped).append(result)

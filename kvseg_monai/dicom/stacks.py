@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kvseg_monai.dicom.frames import RANKS, TRAITS, Frame
 from kvseg_monai.dicom.geometry import SAME_PLACE_MM, along_normal, axes, parts_between_gaps
-from kvseg_monai.dicom.headers import RANKS, TRAITS, Frame
 from kvseg_monai.errors import InputError
 
 ANGLE = 1e-3  # radians (and share of the spacing) within which slices belong to one grid
@@ -21,8 +21,8 @@ class Stack:
     notes: tuple[str, ...] = ()
 
 
-def without_duplicates(frames: Sequence[Frame]) -> tuple[list[Frame], list[tuple[Frame, Frame]]]:
-    """Keep one of the slices that have the same SOPInstanceUID and place; return each other one with the one kept.
+def without_duplicates(frames: Sequence[Frame]) -> tuple[list[Frame], list[Frame]]:
+    """Keep one of the slices that have the same SOPInstanceUID and place; return them, and the others.
 
     The largest file is kept, since a copy may be cut off. The same UID at another place stays: careless tools give
     one UID to all slices of a series.
@@ -32,7 +32,7 @@ def without_duplicates(frames: Sequence[Frame]) -> tuple[list[Frame], list[tuple
     for frame in sorted(frames, key=lambda frame: (-frame.header.size, frame.header.name)):
         kept = first.setdefault((frame.header.instance_uid, frame.index, frame.position), frame)
         if kept is not frame:
-            twice.append((frame, kept))
+            twice.append(frame)
     return list(first.values()), twice
 
 
@@ -73,8 +73,8 @@ def _grid(frame: Frame) -> tuple:
 def _same_grid(one: Frame, two: Frame) -> bool:
     return (
         _grid(one)[:2] == _grid(two)[:2]
-        and np.allclose(one.orientation, two.orientation, rtol=0, atol=ANGLE)
-        and np.allclose(one.spacing, two.spacing, rtol=ANGLE, atol=0)
+        and all(abs(a - b) <= ANGLE for a, b in zip(one.orientation, two.orientation, strict=True))
+        and all(abs(a - b) <= ANGLE * b for a, b in zip(one.spacing, two.spacing, strict=True))
     )
 
 

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_arms(options: argparse.Namespace) -> int:
     """Make the chosen arms of a study."""
     from kvseg_monai.study.plan import read_study, select  # here, for --help needs no torch
-    from kvseg_monai.study.run import choose_device, run_study, stop_on_terminate
+    from kvseg_monai.study.run import choose_device, run_study
 
     study = read_study(options.study, dataset_dir=options.dataset_dir, output_dir=options.output_dir)
     if study.dataset_dir is None:
@@ -41,7 +41,6 @@ def run_arms(options: argparse.Namespace) -> int:
     of_torchrun = (int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
     shard = parse_shard(options.shard) if options.shard else of_torchrun
     arms = select(study.arms, options.arms, shard)
-    stop_on_terminate()
     device = choose_device(int(os.environ.get("LOCAL_RANK", shard[0])))
     return run_study(study, arms, device=device, redo=options.redo)
 

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -146,11 +145,6 @@ def _tell(study: Study, tally: Tally) -> int:
     if tally.broken:
         print(f"{len(tally.broken)} arm(s) broke; the same command makes them again", file=sys.stderr)
     return 1 if tally.broken else 0
-
-
-def stop_on_terminate() -> None:
-    """Make a SIGTERM end the arm in work too, as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 def choose_device(number: int) -> str:

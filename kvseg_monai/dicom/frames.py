@@ -1,0 +1,157 @@
+"""What a DICOM header says of its slices: where they lie, how they are stored, what tells them from others.
+
+Both forms are read: one slice per file, and the enhanced form with many frames, whose facts stand in functional groups.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydicom.dataset import Dataset
+
+from kvseg_monai.dicom.values import count_of, listed, number_of, numbers_of, positive_of, rescale_of, uid_of
+from kvseg_monai.errors import InputError
+
+# What tells volumes at one place apart, coarsest first: where it stands, and how a note calls it.
+TRAITS = {
+    "ImageType": "image types",
+    "FrameType": "image types",
+    "ComplexImageComponent": "image types",
+    "EchoNumbers": "echoes",
+    "EchoTime": "echo times",
+    "EffectiveEchoTime": "echo times",
+    "InversionTime": "inversion times",
+    "FlipAngle": "flip angles",
+    "DiffusionBValue": "b-values",
+    "DiffusionGradientOrientation": "diffusion directions",
+    "TemporalPositionIdentifier": "temporal positions",
+    "TemporalPositionIndex": "temporal positions",
+    "NominalCardiacTriggerDelayTime": "heart phases",
+    "TriggerTime": "trigger times",
+    "AcquisitionNumber": "acquisitions",
+}
+# Where no trait does, the order of these at one place: the first slice at each place makes the first volume, and so on.
+RANKS = ("TriggerTime", "FrameAcquisitionDateTime", "AcquisitionTime", "InstanceNumber")
+
+SHARED_GROUPS, FRAME_GROUPS = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
+TAGS = [
+    *("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber", "Modality"),
+    *("PatientID", "PatientName", "PatientBirthDate", "Rows", "Columns", "NumberOfFrames", "BitsStored"),
+    *("PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "ImagePositionPatient"),
+    *("ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+    *(SHARED_GROUPS, FRAME_GROUPS, *TRAITS, *RANKS),
+]
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the slices of one file share. The fields that tell who the patient is stay out of its text form."""
+
+    path: Path
+    name: str  # path relative to the searched folder
+    size: int  # bytes
+    instance_uid: str
+    series_uid: str
+    study_uid: str = field(repr=False)
+    patient_id: str = field(repr=False)
+    frame_of_reference_uid: str
+    series_number: int
+    modality: str
+    shape: tuple[int, int]  # rows, columns
+    frames: int
+    bits: int  # of a stored value
+    inverted: bool  # MONOCHROME1: the largest value is black
+    syntax: str  # TransferSyntaxUID
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One slice. Positions and directions are DICOM's, LPS and mm; ``spacing`` is between rows, between columns."""
+
+    header: Header
+    index: int  # within the file, from 0
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    spacing: tuple[float, ...]
+    thickness: float | None  # mm from slice to slice as the header says; only a single slice needs it
+    rescale: tuple[float, ...]  # slope, intercept
+    traits: tuple[str, ...]  # values of TRAITS, "" where absent
+    ranks: tuple[float | None, ...]  # values of RANKS
+
+
+def facts_of(datasets: Iterable[Dataset]) -> dict[str, Any]:
+    """Keyword -> value of all elements; what a later dataset says counts."""
+    return {element.keyword: element.value for dataset in datasets for element in dataset}
+
+
+def frames_of(facts: Facts, path: Path, name: str, *, syntax: str) -> list[Frame]:
+    """Return the slices of a file.
+
+    Args:
+        facts: its header, TAGS at least.
+        path: the file; name: how it is called.
+        syntax: its TransferSyntaxUID.
+
+    Raises:
+        InputError: when a fact is missing or makes no sense.
+    """
+    header = _header(facts, path, name, syntax)
+    groups = facts.get(FRAME_GROUPS)
+    if not groups and header.frames == 1:
+        return [_frame(header, 0, facts)]
+    if not groups or len(groups) != header.frames:
+        raise InputError(
+            f"holds {header.frames} frames and says of {len(groups or ())} where they lie; each must have a position: "
+            "export it again"
+        )
+    common = facts | facts_of(_items(facts.get(SHARED_GROUPS)))
+    return [_frame(header, index, common | facts_of(_items([group]))) for index, group in enumerate(groups)]
+
+
+def _header(facts: Facts, path: Path, name: str, syntax: str) -> Header:
+    return Header(
+        path=path,
+        name=name,
+        size=path.stat().st_size,
+        instance_uid=uid_of(facts, "SOPInstanceUID"),
+        series_uid=uid_of(facts, "SeriesInstanceUID"),
+        study_uid=str(facts.get("StudyInstanceUID", "")),
+        patient_id=_patient(facts),
+        frame_of_reference_uid=str(facts.get("FrameOfReferenceUID", "")),
+        series_number=int(facts.get("SeriesNumber") or 0),
+        modality=str(facts.get("Modality", "")),
+        shape=(count_of(facts, "Rows"), count_of(facts, "Columns")),
+        frames=count_of(facts, "NumberOfFrames", default=1),
+        bits=count_of(facts, "BitsStored", default=16),
+        inverted=str(facts.get("PhotometricInterpretation", "")) == "MONOCHROME1",
+        syntax=syntax,
+    )
+
+
+def _items(groups: Iterable[Dataset] | None) -> Iterable[Dataset]:
+    """The items of functional groups: the one dataset of each sequence."""
+    for group in groups or ():
+        yield from (element.value[0] for element in group if element.VR == "SQ" and element.value)
+
+
+def _frame(header: Header, index: int, facts: Facts) -> Frame:
+    gap = facts.get("SpacingBetweenSlices") or facts.get("SliceThickness")
+    return Frame(
+        header=header,
+        index=index,
+        position=numbers_of(facts, "ImagePositionPatient", 3),
+        orientation=numbers_of(facts, "ImageOrientationPatient", 6),
+        spacing=positive_of(facts, "PixelSpacing", 2),
+        thickness=abs(float(gap)) if gap else None,
+        rescale=rescale_of(facts),
+        traits=tuple("\\".join(map(str, listed(facts.get(keyword)))) for keyword in TRAITS),
+        ranks=tuple(number_of(facts.get(keyword)) for keyword in RANKS),
+    )
+
+
+def _patient(facts: Facts) -> str:
+    """What tells patients apart: the ID, else name and birth date, else the study."""
+    name = f"{facts.get('PatientName') or ''} {facts.get('PatientBirthDate') or ''}".strip()
+    return str(facts.get("PatientID") or "").strip() or name or str(facts.get("StudyInstanceUID", ""))

@@ -1,0 +1,82 @@
+"""What a command says of mistakes, of a disk that cannot be used, and of defects."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kvseg_monai.errors import InputError, run_command
+
+
+def fill_the_disk():
+    with Path("/dev/full").open("w") as file:
+        file.write("text")
+
+
+def refuse():
+    raise InputError("a.txt is empty; fill it")
+
+
+def told(main, capsys) -> str:
+    with pytest.raises(SystemExit, match="2"):
+        run_command(main)
+    return capsys.readouterr().err
+
+
+def test_a_mistake_is_one_sentence(capsys):
+    assert told(refuse, capsys) == "error: a.txt is empty; fill it\n"
+
+
+def test_a_file_on_the_way_to_the_target_is_told(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    sentence = told(lambda: (tmp_path / "file" / "target").write_text("text"), capsys)
+    assert sentence.startswith(
+        f"error: {tmp_path}/file/target cannot be used (Not a directory); a file and a folder are"
+    )
+    assert sentence.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_told(capsys):
+    assert told(fill_the_disk, capsys) == (
+        "error: a file cannot be used (No space left on device); free some space, or name another place\n"
+    )
+
+
+def test_a_defect_keeps_its_traceback():
+    with pytest.raises(FileNotFoundError, match="none"):
+        run_command(lambda: Path("none").read_text())
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "last"),
+    [
+        ("RuntimeError('transform') from InputError('a.txt is empty; fill it')", 2, "error: a.txt is empty; fill it"),
+        (
+            "RuntimeError('transform') from PermissionError(13, 'Permission denied', 'b.txt')",
+            2,
+            "error: b.txt cannot be used (Permission denied); get the right to use it, or name another place",
+        ),
+        ("RuntimeError('ours')", 1, "RuntimeError: ours"),
+    ],
+)
+def test_the_hook_of_the_bundles_does_the_same(raised, code, last):
+    program = f"from kvseg_monai.errors import *; show_input_errors_as_sentences(); raise {raised}"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr.strip().splitlines()[-1]) == (code, last)
+
+
+def test_a_command_that_is_told_to_end_leaves_no_process_behind():
+    program = (
+        "import time; from data_prep.parallel import as_done; from kvseg_monai.errors import run_command\n"
+        "run_command(lambda: [print(i, flush=True) for i, _ in as_done(time.sleep, [0.05] * 5000, workers=2)])"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True, text=True) as process:
+        assert process.stdout.readline()
+        process.terminate()
+        assert process.wait(60) == 143
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
