@@ -5,7 +5,6 @@ A source module names its scans and knows how to convert one. A scan has a ``nam
 """
 
 import argparse
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -21,7 +20,7 @@ from data_prep.nifti_io import write_volume
 from data_prep.parallel import as_done
 from data_prep.target import DATALIST
 from kvseg_monai.errors import InputError
-from kvseg_monai.geometry import SPACING_MM, spacing_of
+from kvseg_monai.geometry import SPACING_MM, spacing_of, spans_volume
 
 FORMAT = "2"  # raise it when the meaning of the written files changes, so that old results are not taken for new
 
@@ -92,7 +91,7 @@ def write_scan(
 def _check_affine(name: str, affine: np.ndarray) -> None:
     sides, (low, high) = spacing_of(affine), SPACING_MM
     finite = np.isfinite(affine).all() and all(low <= side <= high for side in sides)
-    if not finite or abs(np.linalg.det(affine[:3, :3])) < 0.01 * math.prod(sides):
+    if not finite or not spans_volume(affine):
         raise InputError(
             f"{name} has voxels of {' x '.join(f'{side:.4g}' for side in sides)} mm, or axes that span no volume; "
             f"{low:g} to {high:g} mm is allowed along each axis, at right angles: correct the header or the options"

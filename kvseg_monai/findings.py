@@ -6,7 +6,6 @@ shifted or windowed, looks like any other.
 Shapes: volumes as loaded, (X, Y, Z), without a channel; affines (4, 4), voxel index to world mm.
 """
 
-import math
 from collections.abc import Hashable, Iterable
 from typing import Any
 
@@ -15,7 +14,7 @@ from monai.data import MetaTensor
 from nibabel.orientations import io_orientation
 from torch import Tensor
 
-from kvseg_monai.geometry import SPACING_MM, corner_distance, spacing_of
+from kvseg_monai.geometry import SPACING_MM, corner_distance, spacing_of, spans_volume
 
 LARGEST = 1e30  # sums of more overflow
 EXTENT_MM = 2500.0  # the tallest patient, whole; more is a wrong unit, and would be resampled to gigabytes
@@ -106,7 +105,7 @@ def _broken_geometry(image: MetaTensor) -> str | None:
             f"covers {_text(f'{side:.4g}' for side in extent)} mm; at most {EXTENT_MM:g} mm is allowed along an axis: "
             "correct the header's voxel size"
         )
-    if abs(np.linalg.det(affine[:3, :3])) < 0.01 * math.prod(spacing):
+    if not spans_volume(affine):
         return "has an affine whose axes do not span a volume; they must be at right angles: correct the header"
     return None
 

@@ -1,6 +1,7 @@
 """Grids of voxels in space. An affine is (4, 4), from voxel index to world mm; a shape is (X, Y, Z)."""
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,11 @@ SPACING_MM = (0.05, 50.0)  # from high-field microscopy to the thickest slabs of
 def spacing_of(affine: np.ndarray) -> list[float]:
     """Return the voxel's side along each axis, in mm; 0 where an axis has no length."""
     return np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0).tolist()
+
+
+def spans_volume(affine: np.ndarray) -> bool:
+    """Whether an affine's axes point three ways: voxels that are nearly flat have no place in space."""
+    return abs(np.linalg.det(np.asarray(affine, dtype=float)[:3, :3])) >= 0.01 * math.prod(spacing_of(affine))
 
 
 def corner_distance(shape: Sequence[int], first: np.ndarray, second: np.ndarray) -> float:

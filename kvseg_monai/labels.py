@@ -36,9 +36,15 @@ def colour_of(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
+def rgb_of(index: int) -> tuple[int, int, int]:
+    """Red, green and blue, 0 to 255, of :func:`colour_of`."""
+    red, green, blue = bytes.fromhex(colour_of(index)[1:])
+    return red, green, blue
+
+
 def colours_of(labels: Mapping[str, int]) -> dict[str, list[int]]:
     """Return name -> [red, green, blue], 0 to 255, of labels given as name -> value; the background, 0, has none."""
-    return {name: list(bytes.fromhex(colour_of(value - 1)[1:])) for name, value in labels.items() if value > 0}
+    return {name: list(rgb_of(value - 1)) for name, value in labels.items() if value > 0}
 
 
 def read_codes(path: str | Path) -> dict[str, Code]:

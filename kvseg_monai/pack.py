@@ -35,7 +35,7 @@ def pack(
     Args:
         bundle: a bundle's folder, or its name in ``bundles/``.
         target: folder for the two files; made where it is missing.
-        weights: state dict, or the ``last.pt`` of a training, of which the network alone is packed.
+        weights: state dict, or the ``last.ckpt`` of a training, of which the network alone is packed.
         overrides: of the configurations, name -> value, as in training.
         dataset_dir: folder of the training data, whose ``datalist.json`` names the classes and may hold a notice; both
             are passed on. None keeps the classes of the bundle's metadata.

@@ -32,9 +32,8 @@ def body_mask(image: Tensor) -> Tensor:
     lowest = sample.min()
     if sample.max() <= lowest:
         return torch.ones_like(torch.as_tensor(image), dtype=torch.bool)
-    threshold = lowest + threshold_otsu(
-        (sample - lowest).flatten().numpy()
-    )  # from 0 on, its bins have room at any offset
+    above = (sample - lowest).flatten().numpy()  # from 0 on, the bins have room at any offset
+    threshold = lowest + threshold_otsu(above)
     air, tissue = sample[sample <= threshold].mean(), sample[sample > threshold].mean()
     mask = volume > air + (tissue - air) / 4
     for axis in range(mask.ndim):

@@ -18,7 +18,7 @@ from kvseg_monai.dicom.headers import quiet
 from kvseg_monai.dicom.series import Series
 from kvseg_monai.errors import InputError
 from kvseg_monai.geometry import spacing_of
-from kvseg_monai.labels import ANATOMICAL_STRUCTURE, Code, colour_of
+from kvseg_monai.labels import ANATOMICAL_STRUCTURE, Code, rgb_of
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,6 @@ def make_segmentation(
 
 
 def _segment(number: int, name: str, code: Code, *, algorithm: Algorithm, present: bool) -> Dataset:
-    red, green, blue = bytes.fromhex(colour_of(number - 1)[1:])
     segment = highdicom.seg.SegmentDescription(
         segment_number=number,
         segment_label=name[:64],
@@ -114,7 +113,7 @@ def _segment(number: int, name: str, code: Code, *, algorithm: Algorithm, presen
             version=algorithm.version,
             source="kvseg_monai",
         ),
-        display_color=highdicom.color.CIELabColor.from_rgb(red, green, blue),
+        display_color=highdicom.color.CIELabColor.from_rgb(*rgb_of(number - 1)),
     )
     if not present:
         segment.SegmentDescription = ABSENT

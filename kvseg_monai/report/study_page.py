@@ -54,7 +54,7 @@ def write_study_page(
         "seeds": len({seed for _, _, seed in table}),
         "shown_kinds": list(dict.fromkeys(kind for _, kind, _ in table)),
         "arms": len(table),
-        "outcomes": [_outcome(row, table, macs) for row in _main_rows(comparisons)],
+        "outcomes": [_outcome(row, table, macs) for row in compare.overall(comparisons, MAIN)],
         "forests": list(_forests(comparisons)),
         "scores": {"header": _HEADER, "rows": list(arms_table(table, macs))},
         "classes": [_class_cells(row) for row in comparisons if row["class"] != MEAN and row["metric"] == MAIN],
@@ -78,10 +78,6 @@ def _notice(study: Study) -> str | None:
     return json.loads(datalist.read_text(encoding="utf-8")).get("notice") if datalist.is_file() else None
 
 
-def _main_rows(comparisons: Sequence[Row]) -> list[Row]:
-    return [row for row in comparisons if (row["class"], row["metric"]) == (MEAN, MAIN)]
-
-
 def _parameters(table: Table, net: str, kind: str) -> int:
     arm = next(rows for (n, k, _), rows in table.items() if (n, k) == (net, kind))
     return int(next(iter(arm.values()))["parameters"])
@@ -100,7 +96,7 @@ def _outcome(row: Row, table: Table, macs: Mapping[tuple[str, str], int]) -> dic
 
 def _forests(comparisons: Sequence[Row]) -> Iterator[dict[str, str]]:
     for metric in SCORES:
-        rows = [row for row in comparisons if (row["class"], row["metric"]) == (MEAN, metric)]
+        rows = compare.overall(comparisons, metric)
         if any(math.isfinite(row["difference"]) for row in rows):
             plot = figures.draw_differences(rows, higher_is_better=metric != "hd95_mm")
             yield {"title": TITLES[metric], "src": plot}

@@ -27,7 +27,7 @@ from kvseg_monai.errors import run_command
 from kvseg_monai.files import write_text
 from kvseg_monai.report import read_metrics, read_scalars
 from kvseg_monai.study import results
-from kvseg_monai.study.cost import known_overrides
+from kvseg_monai.study.plan import known_overrides
 
 BUSY = 75  # exit code: another process has the arm in work
 EPOCH = "epoch "  # begins a line on stdout that tells how far the training is

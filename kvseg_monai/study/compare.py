@@ -91,6 +91,11 @@ def _compare(ours: np.ndarray, theirs: np.ndarray, metric: str, margin: float) -
     }
 
 
+def overall(rows: Sequence[Row], metric: str) -> list[Row]:
+    """Return the comparisons of one metric over all classes."""
+    return [row for row in rows if (row["class"], row["metric"]) == (MEAN, metric)]
+
+
 def mean(values: np.ndarray) -> float:
     """Return the mean of what is defined, NaN where nothing is."""
     defined = values[np.isfinite(values)]

@@ -1,14 +1,13 @@
 """What one image costs in the networks of a study, counted anew from the study file and its bundles."""
 
 import json
-from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
 
 from kvseg_monai.costs import count_macs
 from kvseg_monai.study.compare import MEAN, Table
-from kvseg_monai.study.plan import Arm, Study
+from kvseg_monai.study.plan import Arm, Study, known_overrides
 
 
 def count_macs_of(study: Study, table: Table) -> dict[tuple[str, str], int]:
@@ -19,16 +18,11 @@ def count_macs_of(study: Study, table: Table) -> dict[tuple[str, str], int]:
     return {key: _macs(study, arms[key], out_channels=len(classes) + 1) for key in kinds}
 
 
-def known_overrides(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the overrides of what a configuration does not have: a study's are for all workflows."""
-    return {key: value for key, value in overrides.items() if key.split("#")[0] in config}
-
-
 def _macs(study: Study, arm: Arm, *, out_channels: int) -> int:
     """Build the arm's network on the meta device, which takes neither time nor memory, and count."""
     file = study.bundles_dir / arm.bundle / "configs" / "evaluate.json"
     parser = ConfigParser(json.loads(file.read_text(encoding="utf-8")))
-    overrides = known_overrides(parser.get(), dict(arm.overrides))
+    overrides = known_overrides(parser.get(), arm.overrides)
     parser.update({**overrides, "network_def#out_channels": out_channels})
     with torch.device("meta"):
         network = parser.get_parsed_content("network_def").eval()

@@ -187,3 +187,8 @@ def select(arms: Sequence[Arm], patterns: Sequence[str], shard: tuple[int, int] 
             )
     chosen = [arm for arm in arms if not patterns or any(fnmatchcase(arm.name, pattern) for pattern in patterns)]
     return chosen[shard[0] :: shard[1]]
+
+
+def known_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the overrides of what a configuration does not have: a study's are for all workflows."""
+    return {key: value for key, value in overrides.items() if key.split("#")[0] in config}

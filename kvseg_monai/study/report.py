@@ -9,7 +9,7 @@ from kvseg_monai.errors import InputError
 from kvseg_monai.files import write_text
 from kvseg_monai.report.study_page import write_study_page
 from kvseg_monai.study import compare, results
-from kvseg_monai.study.compare import MEAN, Table
+from kvseg_monai.study.compare import Table
 from kvseg_monai.study.cost import count_macs_of
 from kvseg_monai.study.plan import Study
 from kvseg_monai.study.results import SCORES, Row
@@ -103,7 +103,7 @@ def _lines(study: Study, arms: Iterable[list[str]], rows: Sequence[Row], remarks
             "TOST p",
             "verdict",
         )
-        yield from markdown(header, [_cells(r) for r in rows if (r["class"], r["metric"]) == (MEAN, metric)])
+        yield from markdown(header, map(_cells, compare.overall(rows, metric)))
         yield ""
     numbers = {"resamples": RESAMPLES, "margin": study.margin, "patients": MIN_PATIENTS, "coverage": COVERAGE}
     yield RULES.format(reference=study.reference, **numbers)
