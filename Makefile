@@ -9,7 +9,15 @@ BUNDLE = bundles/setr_kv_segmentation
 SMALL = --network_def\#size tiny --network_def\#patch_size 8 --image_size "[128,96]" --spacing "[3.0,3.0]"
 COMMON = --bundle_root $(BUNDLE) --ckpt_dir demo/models $(SMALL)
 
-.PHONY: demo test check install render clean-demo
+# MONAI Label, in an environment of its own. make label WEIGHTS=FILE STUDIES=DIR, or after make demo with what that made.
+LABEL_VENV ?= .venv-label
+LABEL_RUN = $(LABEL_VENV)/bin/python
+WEIGHTS ?= demo/models/model.pt
+STUDIES ?= demo/studies
+LABEL_OPTIONS ?= $(if $(filter demo/%,$(WEIGHTS)),$(SMALL))
+PORT ?= 8000
+
+.PHONY: demo test check install render clean-demo label orthanc test-label
 .DELETE_ON_ERROR:
 
 install: $(VENV)/installed
@@ -53,6 +61,27 @@ demo/.segmented: | demo/.trained
 demo/report.html: | demo/evaluation/metrics.json demo/.segmented
 	$(RUN) -m kvseg_monai.report --evaluation demo/evaluation --training demo/training --target demo/report.html \
 	  --bundle $(BUNDLE) --weights demo/models/model.pt $(SMALL)
+
+$(LABEL_VENV)/installed: requirements-label.txt pyproject.toml
+	$(PYTHON) -m venv $(LABEL_VENV)
+	$(LABEL_RUN) -m pip install --quiet -c requirements-label.txt torch setuptools wheel ninja
+	$(LABEL_RUN) -m pip install --quiet --no-deps -c requirements-label.txt torchvision
+	SAM2_BUILD_CUDA=0 $(LABEL_RUN) -m pip install --quiet --no-build-isolation -r requirements-label.txt
+	$(LABEL_RUN) -m pip install --quiet --no-deps -e .
+	@touch $@
+
+# A copy, since the server writes labels beside the volumes.
+demo/studies:
+	@test ! -d demo/data/images || cp -r demo/data/images $@
+
+label: $(LABEL_VENV)/installed | demo/studies
+	$(LABEL_RUN) -m kvseg_monai.label --bundle $(BUNDLE) --weights $(WEIGHTS) --studies $(STUDIES) --port $(PORT) $(LABEL_OPTIONS)
+
+orthanc: $(LABEL_VENV)/installed
+	$(LABEL_RUN) -m kvseg_monai.label.orthanc --port 8042
+
+test-label: $(LABEL_VENV)/installed
+	$(LABEL_RUN) -m pytest -m label tests/test_label_server.py tests/test_label_dicomweb.py
 
 test: install
 	$(RUN) -m pytest

@@ -112,6 +112,20 @@ def sound_cases(
     return sound
 
 
+def require_cases(training: Sequence[Case], validation: Sequence[Case]) -> None:
+    """Refuse a training without a case to train or to validate on, which is what MONAI Label hands over at first.
+
+    Raises:
+        InputError: saying how many there are.
+    """
+    if not training or not validation:
+        raise InputError(
+            f"there are {len(training)} labelled cases to train on and {len(validation)} to validate on, and at least "
+            "one of each is needed; label more cases (in MONAI Label three, or two with a val_split of 0.5; a "
+            "val_split of 0 leaves none to validate on)"
+        )
+
+
 def _attempt(load: Compose, case: Case) -> str | None:
     try:
         load(case)

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +21,8 @@ from kvseg_monai.run_record import RunRecord
 logger = logging.getLogger(__name__)
 
 BEST = "model.pt"
-LAST = "last.pt"
+CANDIDATE = "model_candidate.pt"
+LAST = "last.ckpt"  # no .pt: MONAI Label offers each of these as a model, and by default the one of the shortest name
 RECORD = "training.json"
 
 
@@ -74,21 +77,29 @@ class LoadWeights:
 
 
 class Checkpoints:
-    """Handler that writes ``model.pt`` (best validation score) and ``last.pt`` (all that a resumed run needs).
+    """Handler that writes ``model.pt`` (best validation score) and ``last.ckpt`` (all that a resumed run needs).
 
     Beside them ``training.json`` says how they came to be. All appear only when whole, after every epoch that was
-    validated and at the end, so that a run may be killed at any time. With ``resume`` a run goes on from ``last.pt``,
+    validated and at the end, so that a run may be killed at any time. With ``resume`` a run goes on from ``last.ckpt``,
     the best score so far included, where MONAI's ``CheckpointSaver`` would let the first epoch after a resume replace
-    a better model. Without it, what an earlier run left is renamed, not overwritten. A run without any score keeps its
-    last weights as the model.
+    a better model. A run without any score keeps its last weights.
+
+    A ``model.pt`` that was there before is not touched while a run lasts: its score on the same validation cases is
+    measured first, the run writes ``model_candidate.pt``, and only when it is done and has scored higher does that
+    take the place of ``model.pt``, which is kept under a name with its date. So a training that breaks or ends worse,
+    as one in MONAI Label on a few cases may, never costs the model that is in use. What else an earlier run left is
+    renamed, not overwritten.
 
     Args:
         folder: where the files are.
         network: whose weights are the model.
         parts: further objects with a state dict, such as optimizer and scheduler, by name.
         evaluator: MONAI evaluator with a key metric; None keeps the newest weights as the best.
-        resume: go on from ``last.pt`` where there is one; true or false, also as text.
+        resume: go on from ``last.ckpt`` where there is one; true or false, also as text.
         device: where weights are loaded to.
+
+    Raises:
+        InputError: at the start, where the ``model.pt`` that is there belongs to another network.
     """
 
     def __init__(
@@ -105,21 +116,44 @@ class Checkpoints:
         self.network, self.parts, self.evaluator = _unwrapped(network), dict(parts), evaluator
         self.resume, self.device = as_flag(resume, "resume"), device
         self.best = -float("inf")
+        self.rival: float | None = None  # the score of the model that was there
 
     def attach(self, engine: Engine) -> None:
-        """Restore on ``STARTED``, save on ``EPOCH_COMPLETED``; attach after the validation handler."""
+        """Restore on ``STARTED``, save on ``EPOCH_COMPLETED``, decide on ``COMPLETED``; attach after the validation."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+        engine.add_event_handler(Events.COMPLETED, self._decide)
 
     def _start(self, engine: Engine) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.resume and (self.folder / LAST).is_file():
             self._restore(engine)
-        elif _is_first_process():
-            set_aside(self.folder)
-        earlier = self.folder / RECORD
+        else:
+            self.rival = self._score_of_earlier_model() if (self.folder / BEST).is_file() else None
+            if _is_first_process():
+                candidate = self.folder / CANDIDATE
+                leftover = [self.folder / LAST, candidate, record_of(candidate)]
+                set_aside(*leftover, *([self.folder / RECORD] if self.rival is None else []))
+        earlier = record_of(self._target)
         told = json.loads(earlier.read_text(encoding="utf-8")) if earlier.is_file() else {}
         self.record = RunRecord(self.network, self.device, earlier=told)
+
+    @property
+    def _target(self) -> Path:
+        return self.folder / (BEST if self.rival is None else CANDIDATE)
+
+    def _score_of_earlier_model(self) -> float:
+        """Measure ``model.pt`` on this run's validation cases; the network is as before afterwards."""
+        own = {name: weight.clone() for name, weight in self.network.state_dict().items()}
+        load_weights(self.network, self.folder / BEST, device=self.device)
+        score = -float("inf")
+        if self.evaluator is not None:
+            with self.evaluator.add_event_handler(Events.EPOCH_COMPLETED, self.evaluator.terminate):
+                self.evaluator.run(0)  # epoch 0, which is none of the run's; MONAI would go on with epoch 1
+            score = _number(self.evaluator)
+            logger.info("the %s that is there scores %.4f; it stays until this run ends higher", BEST, score)
+        self.network.load_state_dict(own)
+        return score
 
     def _restore(self, engine: Engine) -> None:
         path = self.folder / LAST
@@ -128,7 +162,7 @@ class Checkpoints:
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
         engine.state.epoch, engine.state.iteration = saved["epoch"], saved["iteration"]
-        self.best = saved["best"]
+        self.best, self.rival = saved["best"], saved["rival"]
         if saved["epoch"] >= engine.state.max_epochs:
             raise InputError(
                 f"{path} has {saved['epoch']} epochs already and --max_epochs is {engine.state.max_epochs}; "
@@ -147,37 +181,80 @@ class Checkpoints:
         better = score is not None and score > self.best
         if better or (at_end and self.best == -float("inf")):
             self.best = score if better else self.best
-            save_whole(weights, self.folder / BEST)
+            save_whole(weights, self._target)
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration, "best": self.best}
-        save_whole({"network": weights, **state, **progress}, self.folder / LAST)
+        progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+        save_whole(
+            {"network": weights, **state, **progress, "best": self.best, "rival": self.rival}, self.folder / LAST
+        )
         told = {**self.record.facts(), "epochs": engine.state.epoch}
-        write_text(self.folder / RECORD, json.dumps(told, indent=1) + "\n")
+        write_text(record_of(self._target), json.dumps(told, indent=1) + "\n")
 
     def _score(self, engine: Engine) -> float | None:
         """Return this epoch's validation score, None where it was not validated."""
         if self.evaluator is None:
             return float(engine.state.epoch)
-        if self.evaluator.state.epoch != engine.state.epoch:
-            return None
-        return float(self.evaluator.state.metrics[self.evaluator.state.key_metric_name])
+        return _number(self.evaluator) if self.evaluator.state.epoch == engine.state.epoch else None
+
+    def _decide(self, engine: Engine) -> None:
+        """Let the candidate take the place of the model that was there, if it scored higher."""
+        candidate = self.folder / CANDIDATE
+        if self.rival is None or not _is_first_process() or not candidate.is_file():
+            return
+        if self.best > self.rival:
+            model = self.folder / BEST
+            keep_earlier(model)
+            os.replace(record_of(candidate), record_of(model))
+            os.replace(candidate, model)
+        else:
+            logger.warning(
+                "this run's best validation score is %.4f, that of the %s that was there %.4f: %s stays, and the new "
+                "weights are kept as %s; to use them all the same: python -m kvseg_monai.deploy BUNDLE --weights %s",
+                *(self.best, BEST, self.rival, BEST, CANDIDATE, candidate),
+            )
 
 
-def set_aside(folder: Path) -> None:
-    """Rename the weights of an earlier run in ``folder``, and their record, to a name with their date, and say so."""
-    for name in (BEST, LAST, RECORD):
-        path = folder / name
+def record_of(weights: Path) -> Path:
+    """Return where it stands how weights came to be: ``training.json`` for ``model.pt``, and so on."""
+    return weights.with_name(f"training{weights.stem.removeprefix(Path(BEST).stem)}.json")
+
+
+def keep_earlier(model: Path) -> None:
+    """Copy a model that is about to be replaced, and its record, to names with its date, and say so."""
+    if not model.is_file():
+        return
+    kept = dated(model)
+    for path, copy in ((model, kept), (record_of(model), record_of(kept))):
+        if path.is_file():
+            with whole_file(copy) as temporary:
+                shutil.copy2(path, temporary)
+    logger.warning("%s is replaced; the earlier one is kept as %s", model, kept.name)
+
+
+def set_aside(*paths: Path) -> None:
+    """Rename what an earlier run left to names with their date, and say so."""
+    for path in paths:
         if path.exists():
-            date = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
-            kept = path.with_name(f"{path.stem}_{date}{path.suffix}")
+            kept = dated(path)
             path.rename(kept)
-            logger.warning("an earlier %s was there; it is kept as %s", name, kept.name)
+            logger.warning("an earlier %s was there; it is kept as %s", path.name, kept.name)
+
+
+def dated(path: Path) -> Path:
+    """Return a name beside ``path`` that is free and has the file's date."""
+    stem = f"{path.stem}_{time.strftime('%Y%m%d-%H%M%S', time.localtime(path.stat().st_mtime))}"
+    names = (path.with_name(f"{stem}{again}{path.suffix}") for again in ("", *(f"-{n}" for n in range(2, 1000))))
+    return next(name for name in names if not name.exists())
 
 
 def save_whole(state: Mapping[str, Any], path: Path) -> None:
     """Save a state dict; a reader, or a run after a crash, never meets half a file."""
     with whole_file(path) as temporary:
         torch.save(state, temporary)
+
+
+def _number(evaluator: Engine) -> float:
+    return float(evaluator.state.metrics[evaluator.state.key_metric_name])
 
 
 def _unwrapped(network: nn.Module) -> nn.Module:

@@ -128,14 +128,14 @@ def _resolve(root: Path, section: str, entry: Case) -> Case:
     return {**case, "patient": str(entry.get("patient", Path(entry["image"]).name))}
 
 
-def volumes(dataset_dir: str | Path) -> list[Case]:
+def volumes(dataset_dir: str | Path, *, required: bool = True) -> list[Case]:
     """Return what to segment: of a datalist the test cases, of a folder all NIfTI files and DICOM MR volumes below it.
 
     A DICOM volume is named by its series number and a hash, not by its files (see :mod:`kvseg_monai.dicom.listing`).
     What is left out of a DICOM folder by rule is told; what is at fault there is returned, for its reading to tell.
 
     Raises:
-        InputError: when there is nothing.
+        InputError: when there is nothing, where something is required.
     """
     root = Path(dataset_dir)
     if (root / "datalist.json").is_file():
@@ -145,7 +145,7 @@ def volumes(dataset_dir: str | Path) -> list[Case]:
     found = sorted(path for path in root.rglob("*") if path.name.endswith(VOLUME_SUFFIXES)) if root.is_dir() else []
     images = [str(path.resolve()) for path in found] + (list_volumes(root) if root.exists() else [])
     images = list(dict.fromkeys(images))  # a file that cannot be read is a volume by its name, and a fault
-    if not images:
+    if not images and required:
         raise InputError(
             f"{root} has no volume; --dataset_dir must be a folder with a datalist.json, a folder with files "
             f"{' or '.join('*' + suffix for suffix in VOLUME_SUFFIXES)} or DICOM MR series, or one such file"

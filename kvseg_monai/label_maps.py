@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 
 
 def common_root(data: Sequence[Case]) -> str:
-    """Return the deepest folder that holds all images, so that label maps keep the folders below it."""
-    return os.path.commonpath([str(Path(case["image"]).parent) for case in data])
+    """Return the deepest folder that holds all images, so that label maps keep the folders below it; "" for none."""
+    return os.path.commonpath([str(Path(case["image"]).parent) for case in data]) if data else ""
 
 
 def still_to_do(

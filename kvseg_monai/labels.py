@@ -36,6 +36,11 @@ def colour_of(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
+def colours_of(labels: Mapping[str, int]) -> dict[str, list[int]]:
+    """Return name -> [red, green, blue], 0 to 255, of labels given as name -> value; the background, 0, has none."""
+    return {name: list(bytes.fromhex(colour_of(value - 1)[1:])) for name, value in labels.items() if value > 0}
+
+
 def read_codes(path: str | Path) -> dict[str, Code]:
     """Read further codes: a JSON object of label name -> {"value", "meaning", "scheme"}; the scheme may be left out.
 

@@ -46,7 +46,7 @@ def pack(
             weights do not fit the network, the classes do not fit its output, a configuration holds an absolute path,
             or the zip exists or cannot be written.
     """
-    folder = _find_bundle(bundle)
+    folder = find_bundle(bundle)
     archive = Path(target) / f"{folder.name}_v{_checked_version(folder)}.zip"
     checksum = archive.with_name(f"{archive.name}.sha256")
     if archive.parent.exists() and not archive.parent.is_dir():  # before the work, not after it
@@ -65,8 +65,14 @@ def pack(
     return archive
 
 
-def _find_bundle(bundle: str | Path) -> Path:
-    folders = [folder for folder in (Path(bundle), Path("bundles", bundle)) if folder.is_dir()]
+def find_bundle(bundle: str | Path) -> Path:
+    """Return the folder of a bundle that is named by its folder, or by its name in ``bundles/``: whole, or ``setr_kv``.
+
+    Raises:
+        InputError: when there is none, or it is not whole.
+    """
+    places = (Path(bundle), Path("bundles", bundle), Path("bundles", f"{bundle}_segmentation"))
+    folders = [folder for folder in places if folder.is_dir()]
     if not folders:
         raise InputError(f"there is no bundle {bundle}; give its folder, or the name of one in bundles/")
     missing = [path for path in SOURCES if not (folders[0] / path).is_file()]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Randomizable
+from monai.transforms import MapTransform, Randomizable, Spacingd
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
@@ -44,6 +44,18 @@ def body_mask(image: Tensor) -> Tensor:
     if not mask.any():
         mask = torch.ones_like(mask)
     return mask[None].expand(torch.as_tensor(image).shape)
+
+
+class SpacingOfKeysd(Spacingd):
+    """MONAI's ``Spacingd`` that touches its keys alone.
+
+    MONAI's takes every entry whose name begins with that of an image for its metadata, and fails on ``image_path``, in
+    which MONAI Label keeps the name of the file.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
+        """Resample."""
+        return {**data, **super().__call__({key: data[key] for key in self.key_iterator(dict(data))}, lazy)}
 
 
 class StackSlicesd(MapTransform):

@@ -12,6 +12,8 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
+# With the preamble and all of the file's own header, as pydicom 3 and pydicom 2 call it.
+WHOLE = {"enforce_file_format": True} if pydicom.__version_info__[0] >= "3" else {"write_like_original": False}
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 SYNTAXES = {
     "JPEGLosslessProcess14": gdcm.TransferSyntax.JPEGLosslessProcess14,
@@ -83,7 +85,7 @@ def write_series(
         dataset.ImageOrientationPatient, dataset.PixelSpacing = cosines, spacing
         dataset.SliceThickness = values.get("SliceThickness", float(np.linalg.norm(lps[:3, 2])))
         _set_pixels(dataset, voxels[:, :, index].T)
-        dataset.save_as(path, enforce_file_format=True)
+        dataset.save_as(path, **WHOLE)
         paths.append(path)
     return paths
 
@@ -106,7 +108,7 @@ def write_enhanced(
         for index in order
     ]
     _set_pixels(dataset, voxels[:, :, order].T)
-    dataset.save_as(path, enforce_file_format=True)
+    dataset.save_as(path, **WHOLE)
     return path
 
 

@@ -16,7 +16,7 @@ from monai.transforms import LoadImaged
 from oracle_inference import oracle_inference
 from support import BUNDLES, config, make_volume, run
 
-from kvseg_monai.bad_cases import GuardedDataset, sound_cases
+from kvseg_monai.bad_cases import GuardedDataset, require_cases, sound_cases
 from kvseg_monai.errors import InputError, find_input_error
 from kvseg_monai.guard import CheckVolumed
 from kvseg_monai.readers import VolumeReader
@@ -51,6 +51,13 @@ def weights(tmp_path) -> Path:
     (tmp_path / "models").mkdir()
     torch.save(parser.get_parsed_content("network_def").state_dict(), tmp_path / "models" / "model.pt")
     return tmp_path
+
+
+@pytest.mark.parametrize(("training", "validation"), [(0, 0), (1, 0), (4, 0), (0, 1)])
+def test_a_training_needs_a_case_to_train_and_one_to_validate_on(training, validation):
+    case = {"image": "a.nii.gz", "label": "b.nii.gz"}
+    with pytest.raises(InputError, match=f"{training} labelled cases to train on and {validation} to validate on"):
+        require_cases([case] * training, [case] * validation)
 
 
 def test_a_batch_finishes_the_good_cases_and_tells_the_bad_ones_at_the_end(dataset, weights):

@@ -1,13 +1,15 @@
 """Weights: loaded strictly, the best kept, the last resumed."""
 
 import json
+import os
+import re
 
 import pytest
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from kvseg_monai.checkpoints import Checkpoints, load_weights
+from kvseg_monai.checkpoints import Checkpoints, load_weights, save_whole
 from kvseg_monai.errors import InputError
 
 
@@ -50,26 +52,44 @@ def test_weights_of_another_network(weights, network, sentence):
     assert all(torch.equal(*pair) for pair in zip(before, network.parameters(), strict=True))
 
 
-def train(folder, scores: list[float], *, resume: bool = False) -> nn.Module:
-    """Train an epoch per score; the weights are the epoch's number, the score is what validation says."""
+class Evaluator(Engine):
+    """What a MONAI evaluator is to :class:`Checkpoints`: its score is what ``judge`` says of the epoch."""
+
+    def __init__(self, judge) -> None:
+        super().__init__(lambda engine, batch: None)
+        self.judge = judge
+        self.state.metrics, self.state.key_metric_name = {}, "dice"
+        self.add_event_handler(Events.EPOCH_COMPLETED, self._score)
+
+    def run(self, epoch: int) -> None:
+        self.state.max_epochs, self.state.epoch, self.state.iteration = max(epoch, 1), epoch - 1, 0
+        super().run([0], max_epochs=self.state.max_epochs)
+
+    def _score(self) -> None:
+        self.state.metrics["dice"] = self.judge(self.state.epoch)
+
+
+def train(
+    folder, scores: list[float], *, resume: bool = False, earlier: float = 0.0, breaks: bool = False
+) -> nn.Module:
+    """Train an epoch per score; the weights are the epoch's number, the score is what validation says.
+
+    ``earlier`` is the score of a model that was there; where training breaks, it does so in a further epoch.
+    """
     network = nn.Linear(1, 1, bias=False)
-    evaluator = Engine(lambda engine, batch: None)
-    evaluator.state.metrics, evaluator.state.key_metric_name = {}, "dice"
+    evaluator = Evaluator(lambda epoch: scores[epoch - 1] if epoch else earlier)
 
     def step(engine: Engine, batch: int) -> None:
+        if engine.state.epoch > len(scores):
+            raise RuntimeError("out of memory")
         nn.init.constant_(network.weight, engine.state.epoch)
 
     trainer = Engine(step)
-
-    @trainer.on(Events.EPOCH_COMPLETED)
-    def validate(engine: Engine) -> None:
-        evaluator.state.epoch = engine.state.epoch
-        evaluator.state.metrics["dice"] = scores[engine.state.epoch - 1]
-
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: evaluator.run(engine.state.epoch))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     parts = {"optimizer": optimizer}
     Checkpoints(str(folder), network, parts=parts, evaluator=evaluator, resume=resume).attach(trainer)
-    trainer.run([0], max_epochs=len(scores))
+    trainer.run([0], max_epochs=len(scores) + breaks)
     return network
 
 
@@ -81,14 +101,14 @@ def saved(folder, name: str = "model.pt") -> float:
 def test_the_best_and_the_last_are_kept(tmp_path):
     train(tmp_path, [0.1, 0.5, 0.3])
     assert saved(tmp_path) == 2
-    assert saved(tmp_path, "last.pt") == 3
+    assert saved(tmp_path, "last.ckpt") == 3
 
 
 def test_a_resumed_run_knows_the_best_score_so_far(tmp_path):
     train(tmp_path, [0.1, 0.5, 0.3])
     train(tmp_path, [0, 0, 0, 0.4, 0.2], resume=True)
     assert saved(tmp_path) == 2
-    assert saved(tmp_path, "last.pt") == 5
+    assert saved(tmp_path, "last.ckpt") == 5
     train(tmp_path, [0, 0, 0, 0, 0, 0.6], resume=True)
     assert saved(tmp_path) == 6
 
@@ -103,13 +123,78 @@ def test_a_run_without_a_score_keeps_its_last_weights(tmp_path):
     assert saved(tmp_path) == 2
 
 
-def test_earlier_weights_are_renamed_not_overwritten(tmp_path):
+def names(folder) -> list[str]:
+    """The files of a folder; a date is shown as DATE."""
+    return sorted(re.sub(r"\d{8}-\d{6}", "DATE", path.name) for path in folder.iterdir())
+
+
+def test_a_better_model_takes_the_place_of_the_earlier_which_is_kept(tmp_path):
     train(tmp_path, [0.1, 0.2])
-    train(tmp_path, [0.3])
-    kept = sorted(path.name for path in tmp_path.iterdir())
-    assert len(kept) == 6
+    train(tmp_path, [0.3], earlier=0.2)
+    assert names(tmp_path) == [
+        *("last.ckpt", "last_DATE.ckpt", "model.pt", "model_DATE.pt", "training.json", "training_DATE.json"),
+    ]
     assert saved(tmp_path) == 1
-    assert [saved(tmp_path, name) for name in kept if name.startswith("model_")] == [2]
+    assert [saved(tmp_path, path.name) for path in tmp_path.glob("model_*.pt")] == [2]
+    assert json.loads((tmp_path / "training.json").read_text())["epochs"] == 1
+
+
+@pytest.mark.parametrize("score", [0.1, 0.2, float("nan")])
+def test_a_training_that_ends_no_better_leaves_the_model_and_says_so(tmp_path, caplog, score):
+    train(tmp_path, [0.1, 0.2])
+    train(tmp_path, [score], earlier=0.2)
+    assert (saved(tmp_path), saved(tmp_path, "model_candidate.pt")) == (2, 1)
+    assert json.loads((tmp_path / "training.json").read_text())["epochs"] == 2
+    assert json.loads((tmp_path / "training_candidate.json").read_text())["epochs"] == 1
+    assert "model.pt that was there 0.2000: model.pt stays" in caplog.text
+
+
+def test_a_training_that_breaks_leaves_the_model(tmp_path):
+    train(tmp_path, [0.1, 0.2])
+    before = (tmp_path / "model.pt").read_bytes()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(tmp_path, [0.9], earlier=0.2, breaks=True)
+    assert (tmp_path / "model.pt").read_bytes() == before
+    assert saved(tmp_path, "model_candidate.pt") == 1
+
+
+def test_a_resumed_run_remembers_the_model_to_beat(tmp_path):
+    train(tmp_path, [0.1, 0.2])
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(tmp_path, [0.1], earlier=0.2, breaks=True)
+    train(tmp_path, [0, 0.15], resume=True)
+    assert (saved(tmp_path), saved(tmp_path, "model_candidate.pt")) == (2, 2)
+    train(tmp_path, [0, 0, 0.5], resume=True)
+    assert saved(tmp_path) == 3
+    assert "model_candidate.pt" not in names(tmp_path)
+
+
+def test_the_network_starts_as_if_no_model_were_there(tmp_path):
+    train(tmp_path, [0.1, 0.2])
+    network = nn.Linear(1, 1, bias=False)
+    before = network.weight.item()
+    trainer = Engine(lambda engine, batch: None)
+    handler = Checkpoints(str(tmp_path), network, parts={}, evaluator=Evaluator(lambda epoch: 0.2))
+    handler.attach(trainer)
+    trainer.add_event_handler(Events.STARTED, trainer.terminate)
+    trainer.run([0], max_epochs=1)
+    assert network.weight.item() == before
+    assert handler.rival == 0.2
+
+
+def test_a_model_of_another_network_is_told_before_the_training(tmp_path):
+    save_whole(nn.Linear(2, 3).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(InputError, match="holds the weights of another network"):
+        train(tmp_path, [0.1])
+    assert names(tmp_path) == ["model.pt"]
+
+
+def test_names_with_a_date_do_not_collide(tmp_path):
+    train(tmp_path, [0.1])
+    for _ in range(3):
+        train(tmp_path, [0.3], earlier=0.2)
+        os.utime(tmp_path / "model.pt", (0, 0))
+    assert len(list(tmp_path.glob("model_*.pt"))) == 3
 
 
 def test_the_record_counts_what_came_before(tmp_path):

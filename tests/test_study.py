@@ -220,7 +220,7 @@ def test_an_interrupted_arm_ends_as_if_it_had_not_been(study):
     whole, parts = job(study, "kv", folder="whole"), job(study, "kv", folder="parts")
     seen = train(whole)
     assert train(parts, stop_after=1) + train(parts) == seen
-    ends = [torch.load(made.folder / "models" / "last.pt", weights_only=True) for made in (whole, parts)]
+    ends = [torch.load(made.folder / "models" / "last.ckpt", weights_only=True) for made in (whole, parts)]
     assert [end["epoch"] for end in ends] == [2, 2]
     for name, weight in ends[0]["network"].items():
         torch.testing.assert_close(ends[1]["network"][name], weight, msg=name)

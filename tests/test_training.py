@@ -27,10 +27,10 @@ def trained(request, tmp_path_factory, tiny_dataset):
 
 def test_training_leaves_weights_and_events(trained):
     _, folder = trained
-    best, last = (torch.load(folder / "models" / name, weights_only=True) for name in ("model.pt", "last.pt"))
+    best, last = (torch.load(folder / "models" / name, weights_only=True) for name in ("model.pt", "last.ckpt"))
     assert last["epoch"] == 2
     assert set(best) == set(last["network"])
-    assert sorted(path.name for path in (folder / "models").iterdir()) == ["last.pt", "model.pt", "training.json"]
+    assert sorted(path.name for path in (folder / "models").iterdir()) == ["last.ckpt", "model.pt", "training.json"]
     assert {"train_loss", "val_mean_dice", "lr"} <= scalars(folder / "eval")
     record = json.loads((folder / "models" / "training.json").read_text())
     assert (record["epochs"], record["overrides"]["max_epochs"], record["settings"]["seed"]) == (2, 2, 0)
@@ -138,22 +138,23 @@ def test_a_killed_training_goes_on_and_an_earlier_model_is_kept(tmp_path, tiny_d
     line = command(bundle, "train", "--bundle_root", str(tmp_path), "--dataset_dir", str(tiny_dataset))
     with subprocess.Popen([*line, "--max_epochs", "1000"], stderr=subprocess.DEVNULL, cwd=tmp_path) as process:
         deadline = time.monotonic() + 120
-        while not (models / "last.pt").exists() and time.monotonic() < deadline:
+        while not (models / "last.ckpt").exists() and time.monotonic() < deadline:
             time.sleep(0.2)
         os.kill(process.pid, signal.SIGKILL)
-    done = torch.load(models / "last.pt", weights_only=True)["epoch"]
+    done = torch.load(models / "last.ckpt", weights_only=True)["epoch"]
     assert 1 <= done < 1000
 
     resumed = ("--resume", "true", "--max_epochs")
     log = succeed(bundle, "train", tmp_path, tiny_dataset, *resumed, str(done + 1))
     assert f"training goes on after epoch {done}" in log
-    assert torch.load(models / "last.pt", weights_only=True)["epoch"] == done + 1
+    assert torch.load(models / "last.ckpt", weights_only=True)["epoch"] == done + 1
     assert "raise --max_epochs" in sentence(run(bundle, "train", tmp_path, tiny_dataset, *resumed, "1"))
 
     earlier = (models / "model.pt").read_bytes()
     log = succeed(bundle, "train", tmp_path, tiny_dataset, "--max_epochs", "1")
-    assert "an earlier model.pt was there; it is kept as model_" in log
-    assert earlier in [path.read_bytes() for path in models.glob("model_*.pt")]
+    assert "the model.pt that is there scores" in log
+    assert earlier in [path.read_bytes() for path in models.glob("model*.pt")]  # in its place, or under its date
+    assert len(list(models.glob("model*.pt"))) == 2
 
 
 def test_two_processes_train_together(tmp_path, tiny_dataset):

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from monai.transforms import CropForegroundd
+from monai.data import MetaTensor
+from monai.transforms import CropForegroundd, Spacingd
 from support import make_volume
 
-from kvseg_monai.transforms import RandSlicesd, StackSlicesd, body_mask
+from kvseg_monai.transforms import RandSlicesd, SpacingOfKeysd, StackSlicesd, body_mask
 
 
 def test_the_body_box_leaves_air_noise_and_a_bright_speck_out():
@@ -48,6 +49,15 @@ def test_real_bodies_are_kept_whole(real_data):
             body, organs = (torch.where(part.any(dim=1 - axis))[0] for part in (mask, label > 0))
             assert body.min() - 4 <= organs.min(), path.name
             assert organs.max() <= body.max() + 4, path.name
+
+
+def test_spacing_leaves_a_path_beside_the_image_alone():
+    """MONAI's own form fails on it: `'str' object has no attribute 'update'`."""
+    image = MetaTensor(torch.rand(1, 8, 8, 4), affine=torch.diag(torch.tensor([2.0, 2, 3, 1])))
+    image.meta["filename_or_obj"] = "scan.nii.gz"
+    done = SpacingOfKeysd("image", pixdim=[1, 1, -1])({"image": image, "image_path": "scan.nii.gz"})
+    assert done["image_path"] == "scan.nii.gz"
+    assert torch.equal(done["image"], Spacingd("image", pixdim=[1, 1, -1])({"image": image})["image"])
 
 
 def volume_with_classes() -> dict[str, torch.Tensor]:
