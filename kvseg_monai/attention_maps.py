@@ -76,6 +76,17 @@ class AttentionLayer:
         position = self.attention.position
         return float(position.temperature().detach()) if isinstance(position, KeyBias) else 1.0
 
+    def key_share(self) -> float:
+        """Return how much of the first image's logits the key alone decides, from 0 to 1.
+
+        Each row less its mean, which no softmax sees: the share of all squares that lies in the column means. At 1 all
+        tokens attend alike, at 0 no key is attended to more than another.
+        """
+        rows = self.logits()[0].double()
+        rows = rows - rows.mean(-1, keepdim=True)
+        spread = rows.square().mean()
+        return float(rows.mean(-2).square().mean() / spread) if spread else 0.0
+
     def asymmetry(self, *, pairwise: bool = False) -> float:
         r"""Return how far the first image's logits S are from symmetric.
 

@@ -12,34 +12,33 @@ from tqdm.auto import tqdm
 
 from kvseg_monai.blocks.attention import Attention
 
-QUERY_BIAS_RATE = 30  # times the learning rate; see parameter_groups
 
-
-def parameter_groups(network: nn.Module, *, learning_rate: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the parameters for AdamW.
-
-    Matrices and kernels decay; biases, norms and positional weights do not. The biases of the queries, which are those
-    of the keys in attention without a query, learn :data:`QUERY_BIAS_RATE` times as fast. Such a bias adds to a logit
-    what depends on the key alone: which keys all tokens look at. In trained QKV attention that is most of the logits'
-    variance, and comes about by the query's matrix and the mean of the tokens, C weights at once. A key that is its own
-    query has the bias instead, one number per channel, and Adam moves each number alike.
+def parameter_groups(
+    network: nn.Module, *, learning_rate: float, weight_decay: float, query_bias_rate: float = 1.0
+) -> list[dict[str, Any]]:
+    """Split the parameters for AdamW: matrices and kernels decay; biases, norms and positional weights do not.
 
     Args:
         network: the network.
-        learning_rate: of all others.
+        learning_rate: of all but the biases of the queries.
         weight_decay: of matrices and kernels.
+        query_bias_rate: how many times as fast the biases of the queries learn, in attention without a query those of
+            the keys. Such a bias adds to each logit what depends on the key alone: which tokens all others look at. In
+            a trained QKV attention that can be most of what the logits tell, and the query's matrix with the mean of
+            the tokens says it, C weights for each channel; a key that is its own query has one bias instead, and Adam
+            moves every number by as much.
     """
     biases = {id(bias) for bias in query_biases(network)}
-    decayed, free, asking = [], [], []
+    decayed, free, fast = [], [], []
     for name, weight in network.named_parameters():
-        if id(weight) in biases:
-            asking.append(weight)
+        if query_bias_rate != 1 and id(weight) in biases:
+            fast.append(weight)
         else:
             (decayed if weight.ndim > 1 and "position" not in name else free).append(weight)
     groups = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": free, "weight_decay": 0.0},
-        {"params": asking, "weight_decay": 0.0, "lr": QUERY_BIAS_RATE * learning_rate},
+        {"params": fast, "weight_decay": 0.0, "lr": query_bias_rate * learning_rate},
     ]
     return [group for group in groups if group["params"]]
 

@@ -1,5 +1,7 @@
 """What is read from outside an attention is what its fused call computed; symmetry is as the formulas say."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -79,6 +81,19 @@ def test_asymmetry_is_the_ratio_of_the_norms():
     logits = logits - logits.mean((1, 2), keepdim=True)
     ratio = (logits - logits.mT).norm() / (logits + logits.mT).norm()
     assert layer.asymmetry() == pytest.approx(float(ratio))
+
+
+def test_the_share_of_the_key_alone():
+    layer, _ = record("qkv")
+    query, key = torch.zeros_like(layer.query), torch.zeros_like(layer.key)
+    query[..., 0], key[..., 0] = 1.0, torch.randn(key.shape[-2])
+    assert dataclasses.replace(layer, query=query, key=key).key_share() == pytest.approx(1.0)  # all queries are alike
+    query[..., 0] = torch.linspace(-1, 1, query.shape[-2])
+    assert dataclasses.replace(layer, query=query, key=key).key_share() == pytest.approx(0.0, abs=1e-12)
+    query[..., 0] += 1  # what the queries have in common, among all that they hold
+    expected = 1 / query[0, 0, :, 0].square().mean().item()
+    assert dataclasses.replace(layer, query=query, key=key).key_share() == pytest.approx(expected, rel=1e-4)
+    assert dataclasses.replace(layer, query=0 * query).key_share() == 0.0
 
 
 def test_logits_that_a_softmax_cannot_tell_apart_attend_alike():

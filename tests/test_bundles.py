@@ -71,12 +71,15 @@ def test_drift_is_found_and_rendering_mends_it(tmp_path):
 
 @pytest.mark.parametrize("name", [*WORKFLOWS, "multi_gpu_train"])
 def test_two_bundles_differ_in_their_network_alone(name):
-    """Of one net, in the attention's name; of two nets, in ``network_def``."""
+    """Of one net, in the attention's name; of two nets, in ``network_def`` and how fast the queries' biases learn."""
     configs = {bundle: json.loads(Path(config(bundle, name)).read_text()) for bundle in BUNDLES}
     networks = {bundle: content.pop("network_def", {}) for bundle, content in configs.items()}
+    rates = {bundle: content.pop("query_bias_rate", None) for bundle, content in configs.items()}
     assert all(content == configs[BUNDLES[0]] for content in configs.values())
     for bundle, network in networks.items():
-        twin = networks[re.sub("_(kv_pos|kv)_", "_qkv_", bundle)]
+        reference = re.sub("_(kv_pos|kv)_", "_qkv_", bundle)
+        twin = networks[reference]
+        assert rates[bundle] == rates[reference]
         assert [key for key in network if network[key] != twin[key]] in ([], ["attention"])
         assert bool(network == twin) == (name == "multi_gpu_train" or "_qkv_" in bundle)
 

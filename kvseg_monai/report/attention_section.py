@@ -92,6 +92,7 @@ def _row(layer: AttentionLayer) -> dict[str, Any]:
         "keys": layer.key_grid,
         "asymmetry": layer.asymmetry(),
         "pairwise": layer.asymmetry(pairwise=True),
+        "key_share": layer.key_share(),
         "temperature": None if bias is None else layer.temperature(),
         "spread": None if bias is None else float(bias.max() - bias.min()),
     }
