@@ -1,12 +1,11 @@
 """Decode in a process of its own what is decoded by GDCM: damaged JPEG data can end the process that reads them.
 
-The child, ``python -m kvseg_monai.dicom.apart``, reads paths, one in a line, and answers each with a line that holds a
-number of bytes and so many bytes of a ``.npy`` file, until its input ends. At the first file that is damaged it ends;
+The child, ``python -m kvseg_monai.dicom.apart``, reads paths, one in a line, and answers each with a line that holds
+type and shape, and the values, until its input ends. At the first file that is damaged it ends;
 the next file gets a new child. GDCM's JPEG library tells of damage on the error stream only, so a word there counts as
 damage.
 """
 
-import io
 import json
 import os
 import subprocess
@@ -21,6 +20,7 @@ import numpy as np
 from kvseg_monai.dicom.pixels import decode_file
 from kvseg_monai.errors import InputError
 
+PIPE = 1 << 20  # bytes: holds a slice whole, where the system grants it, so neither side waits for the other within one
 _lock = threading.Lock()  # one file at a time: the pipes know nothing of threads
 
 
@@ -35,13 +35,16 @@ def decode_apart(path: Path) -> np.ndarray:
         try:
             child.stdin.write(json.dumps(str(path)).encode() + b"\n")
             child.stdin.flush()
-            size = int(child.stdout.readline())
-            return np.load(io.BytesIO(child.stdout.read(size)), allow_pickle=False)
-        except (OSError, ValueError, EOFError):  # the child has ended
-            child.kill()
-            child.communicate()
-            _child.cache_clear()
-            raise InputError(f"{path} cannot be decoded (its JPEG data are damaged); copy it again") from None
+            dtype, *shape = json.loads(child.stdout.readline())
+            values = np.empty(shape, dtype)
+            if child.stdout.readinto(values.data.cast("B")) == values.nbytes:
+                return values
+        except (OSError, ValueError):  # the child has ended
+            pass
+        child.kill()
+        child.communicate()
+        _child.cache_clear()
+    raise InputError(f"{path} cannot be decoded (its JPEG data are damaged); copy it again")
 
 
 @cache
@@ -52,6 +55,7 @@ def _child(process: int) -> subprocess.Popen:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        pipesize=PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
 
@@ -67,9 +71,9 @@ def main() -> int:
                 return 1
             if os.fstat(complaints.fileno()).st_size:
                 return 1
-            whole = io.BytesIO()
-            np.save(whole, array, allow_pickle=False)
-            sys.stdout.buffer.write(b"%d\n%b" % (whole.tell(), whole.getvalue()))
+            array = np.ascontiguousarray(array)
+            sys.stdout.buffer.write(json.dumps([array.dtype.str, *array.shape]).encode() + b"\n")
+            sys.stdout.buffer.write(array.data.cast("B"))
             sys.stdout.buffer.flush()
     return 0
 

@@ -14,6 +14,7 @@ from kvseg_monai.dicom.values import listed
 from kvseg_monai.errors import InputError
 
 DICOMDIR = "1.2.840.10008.1.3.10"
+META = ("MediaStorageSOPClassUID", "TransferSyntaxUID")
 SPECTROSCOPY = "1.2.840.10008.5.1.4.1.1.4.2"
 
 
@@ -37,7 +38,7 @@ def read_header(path: Path, name: str) -> list[Frame] | Skipped:
 
 
 def read_facts(path: Path, further: list[str]) -> tuple[Facts | None, Facts]:
-    """Return what a header says of slices, and of the ``further`` keywords, and its file meta information.
+    """Return what a header says of slices, and of the ``further`` keywords, and META of the file.
 
     The first is None where the file has not DICOM's mark, nor begins with an element of group 2 or 8 as files without
     preamble do.
@@ -48,7 +49,8 @@ def read_facts(path: Path, further: list[str]) -> tuple[Facts | None, Facts]:
             return None, {}
         stream.seek(0)
         dataset = pydicom.dcmread(stream, specific_tags=[*TAGS, *further], stop_before_pixels=True, force=True)
-        return facts_of([dataset]), facts_of([dataset.file_meta])
+        meta = dataset.file_meta
+        return facts_of([dataset]), {keyword: meta[keyword].value for keyword in META if keyword in meta}
 
 
 @contextmanager
