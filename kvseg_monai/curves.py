@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kvseg_monai.errors import InputError, run_command
-from kvseg_monai.files import whole_file, write_text
+from kvseg_monai.files import write_bytes, write_text
 from kvseg_monai.report.evaluation import CURVE_TITLES
 from kvseg_monai.report.figures import draw_runs
 from kvseg_monai.report.readers import read_scalars
@@ -67,8 +67,7 @@ def main() -> None:
     runs = read_runs(options.runs, options.scalar)
     if options.csv:
         write_text(options.csv, as_csv(runs, options.scalar))
-    with whole_file(options.target) as temporary:
-        temporary.write_bytes(draw_runs(runs, quantity=CURVE_TITLES.get(options.scalar, options.scalar)))
+    write_bytes(options.target, draw_runs(runs, quantity=CURVE_TITLES.get(options.scalar, options.scalar)))
 
 
 if __name__ == "__main__":

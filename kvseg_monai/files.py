@@ -37,6 +37,11 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
     """Write text as UTF-8, whole or not at all (see :func:`whole_file`); return the path."""
+    return write_bytes(path, text.encode())  # bytes: the same line ends on every system
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
+    """Write a file whole or not at all (see :func:`whole_file`); return the path."""
     with whole_file(path) as temporary:
-        temporary.write_bytes(text.encode())  # bytes: the same line ends on every system
+        temporary.write_bytes(content)
     return Path(path)

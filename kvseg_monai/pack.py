@@ -14,7 +14,7 @@ from typing import Any
 
 from kvseg_monai._version import __version__
 from kvseg_monai.errors import InputError, run_command
-from kvseg_monai.files import whole_file
+from kvseg_monai.files import write_bytes
 from kvseg_monai.overrides import parse_with_overrides
 from kvseg_monai.packed_bundle import METADATA, SOURCES, checksum_line, packed_files, read_json
 
@@ -58,8 +58,7 @@ def pack(
     data = _zipped({f"{folder.name}/{path}": content for path, content in files.items()})
     try:
         for path, content in ((archive, data), (checksum, checksum_line(data, archive.name))):
-            with whole_file(path) as temporary:
-                temporary.write_bytes(content)
+            write_bytes(path, content)
     except OSError as error:
         raise InputError(f"{archive} cannot be written ({error.strerror}); give another --target") from error
     return archive

@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from ignite.engine import Events
+from PIL import Image
 from support import ROOT
 
 from kvseg_monai.errors import InputError
@@ -149,6 +150,12 @@ def test_the_report_compares_the_arms(finished, capsys):
     text = (out / "report.md").read_text()
     assert "Not finished, and not in these tables: broken-own-0, broken-own-1." in text
     assert "| setr | kv | 2 | 2 |" in text
+    figures = {path.name for path in (out / "figures").iterdir()}
+    assert {"cost.png", "difference_jaccard.png", "curves_setr.png", "pairs_setr.png"} <= figures
+    for name in figures:
+        assert f"(figures/{name})" in text
+        with Image.open(out / "figures" / name) as picture:
+            assert picture.size[0] > 400
 
 
 def test_a_changed_study_does_not_mix_with_finished_arms(finished, tiny_dataset):

@@ -103,3 +103,8 @@ def as_bytes(figure: Figure, *, kind: str = "png", dpi: int = 180) -> bytes:
 def as_source(figure: Figure, *, kind: str = "png", dpi: int = 180) -> str:
     """Return a picture as a data URI, so that the page needs no second file."""
     return f"data:image/{kind};base64,{base64.b64encode(as_bytes(figure, kind=kind, dpi=dpi)).decode()}"
+
+
+def as_file(source: str) -> bytes:
+    """Return the file that a data URI of :func:`as_source` holds."""
+    return base64.b64decode(source.partition(",")[2])

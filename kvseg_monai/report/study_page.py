@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kvseg_monai.report import study_figures as figures
+from kvseg_monai.report.figures import as_file
 from kvseg_monai.report.page import Rows, describe_report, describe_versions, duration, write_page
 from kvseg_monai.study import compare
 from kvseg_monai.study.compare import MEAN, Table
@@ -32,8 +33,8 @@ def write_study_page(
     macs: Mapping[tuple[str, str], int],
     remarks: Sequence[str],
     file: str | Path,
-) -> Path:
-    """Write the page.
+) -> tuple[Path, dict[str, bytes]]:
+    """Write the page; return its path, and by their names its figures as PNG files.
 
     Args:
         target: the HTML file.
@@ -66,7 +67,16 @@ def write_study_page(
         "manifest": {"Study": _describe(study, records), "This page": describe_report()},
         "text": without_folders(Path(file).read_text(encoding="utf-8")),
     }
-    return write_page(target, "study.html.j2", content)
+    return write_page(target, "study.html.j2", content), dict(_files(content))
+
+
+def _files(content: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+    yield "cost", as_file(content["cost"])
+    for of_metric in content["forests"]:
+        yield f"difference_{of_metric['metric']}", as_file(of_metric["src"])
+    for what in ("curves", "pairs"):
+        for of_net in content[what]:
+            yield f"{what}_{of_net['net']}", as_file(of_net["src"])
 
 
 _HEADER = [{"net": "Net", "attention": "Kind", "seeds": "Seeds"}.get(name, name) for name in ARMS_HEADER]
@@ -99,7 +109,7 @@ def _forests(comparisons: Sequence[Row]) -> Iterator[dict[str, str]]:
         rows = compare.overall(comparisons, metric)
         if any(math.isfinite(row["difference"]) for row in rows):
             plot = figures.draw_differences(rows, higher_is_better=metric != "hd95_mm")
-            yield {"title": TITLES[metric], "src": plot}
+            yield {"metric": metric, "title": TITLES[metric], "src": plot}
 
 
 def _class_cells(row: Row) -> list[str]:

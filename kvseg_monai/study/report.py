@@ -1,4 +1,4 @@
-"""What a study leaves to read: ``comparisons.csv``, ``report.md`` and the page ``report.html``."""
+"""What a study leaves to read: ``comparisons.csv``, ``report.md``, the page ``report.html`` and its figures."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import write_text
+from kvseg_monai.files import write_bytes, write_text
 from kvseg_monai.report.study_page import write_study_page
 from kvseg_monai.study import compare, results
 from kvseg_monai.study.compare import Table
@@ -69,21 +69,30 @@ def write_report(study: Study, *, file: str | Path, page: str | Path | None = No
     records = results.read_records(study.output_dir)
     macs = count_macs_of(study, table)
     remarks = list(_remarks(study, table, records))
-    text = "\n".join(_lines(study, arms_table(table, macs), rows, remarks)) + "\n"
+    written, figures = write_study_page(
+        page or study.output_dir / "report.html",
+        study,
+        table=table,
+        comparisons=rows,
+        records=records,
+        macs=macs,
+        remarks=remarks,
+        file=file,
+    )
+    pictures = [write_bytes(study.output_dir / "figures" / f"{name}.png", figure) for name, figure in figures.items()]
+    lines = [*_lines(study, arms_table(table, macs), rows, remarks), *_links(figures)]
     return [
         compare.write_comparisons(study.output_dir / "comparisons.csv", rows),
-        write_text(study.output_dir / "report.md", text),
-        write_study_page(
-            page or study.output_dir / "report.html",
-            study,
-            table=table,
-            comparisons=rows,
-            records=records,
-            macs=macs,
-            remarks=remarks,
-            file=file,
-        ),
+        write_text(study.output_dir / "report.md", "\n".join(lines) + "\n"),
+        written,
+        *pictures,
     ]
+
+
+def _links(figures: Iterable[str]) -> Iterator[str]:
+    """Yield the figures, as Markdown shows them."""
+    yield "\n## Figures\n"
+    yield from (f"![{name.replace('_', ' ')}](figures/{name}.png)" for name in figures)
 
 
 def _lines(study: Study, arms: Iterable[list[str]], rows: Sequence[Row], remarks: Sequence[str]) -> Iterator[str]:
