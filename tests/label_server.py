@@ -36,15 +36,19 @@ def free_port() -> int:
 
 
 def save_weights(bundle: str, path: Path, *, seed: int = 0, **network: Any) -> Path:
-    """Random weights of a bundle's network, tiny, whose decoder predicts more than one class."""
+    """Random weights of a bundle's network, tiny, that predict more than one class."""
     parser = ConfigParser()
     parser.read_config(config(bundle, "inference"))
     parser.update({"network_def#size": "tiny", "image_size": [64, 64]})
     parser.update({f"network_def#{name}": value for name, value in network.items()})
-    torch.manual_seed(seed)
-    made = parser.get_parsed_content("network_def")
-    for weight in made.decoder.parameters():
-        torch.nn.init.normal_(weight, std=0.3)
+    made = parser.get_parsed_content("network_def").eval()
+    for chance in range(100 * seed, 100 * (seed + 1)):
+        torch.manual_seed(chance)
+        for weight in made.parameters():
+            torch.nn.init.normal_(weight, std=0.3 if weight.ndim == 1 else (2 / weight[0].numel()) ** 0.5)
+        predicted = made(torch.linspace(-1, 2, 64 * 64).reshape(1, 1, 64, 64)).argmax(1)
+        if len(predicted.unique()) > 2:
+            break
     torch.save(made.state_dict(), path)
     return path
 
