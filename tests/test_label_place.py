@@ -77,6 +77,27 @@ def test_studies_that_are_not_there(tmp_path):
     server.refuse_studies(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("packages", "sentence"),
+    [
+        ({}, "MONAI Label is not installed here; .* `make label` makes"),
+        ({"monailabel": ""}, r"torchvision, .* does not fit the installed torch \(No module named 'torchvision'\)"),
+        (
+            {"monailabel": "", "torchvision": "raise RuntimeError('operator torchvision::nms does not exist')"},
+            r"does not fit the installed torch \(operator torchvision::nms does not exist\); install both",
+        ),
+    ],
+)
+def test_an_environment_in_which_the_server_cannot_start(tmp_path, monkeypatch, packages, sentence):
+    for name, content in packages.items():
+        (tmp_path / f"{name}.py").write_text(content)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "monailabel", raising=False)
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    with pytest.raises(InputError, match=sentence):
+        server.refuse_environment()
+
+
 def test_the_command_line_says_it_in_one_sentence(tmp_path):
     line = [sys.executable, "-m", "kvseg_monai.label", "--studies", str(tmp_path / "missing"), "--port", "0", *TINY]
     result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)

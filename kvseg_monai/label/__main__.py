@@ -41,6 +41,7 @@ def prepare(options: argparse.Namespace) -> tuple[Path, list[str]]:
         )
     server.refuse_port(options.port)
     server.refuse_studies(options.studies)
+    server.refuse_environment()
     app = make_app(options.target.resolve())
     placed = {"overrides": options.overrides, "dataset_dir": options.dataset_dir}
     return app, [

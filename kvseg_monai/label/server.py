@@ -6,11 +6,34 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from kvseg_monai.errors import InputError
 
 HOST = "127.0.0.1"
+
+
+def refuse_environment() -> None:
+    """Raise where MONAI Label cannot start.
+
+    Raises:
+        InputError: when it is not installed, or torchvision is of another build than torch.
+    """
+    if find_spec("monailabel") is None:
+        raise InputError(
+            "MONAI Label is not installed here; it has an environment of its own, which `make label` makes "
+            "(bundles/README.md has the lines)"
+        )
+    try:
+        import_module("torchvision")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise InputError(
+            f"torchvision, which MONAI Label imports, does not fit the installed torch ({str(error)[:100]}); install "
+            "both from one index, such as https://download.pytorch.org/whl/cpu; where there is none, "
+            "PYTHONPATH=tests/stand_in does for a trial"
+        ) from error
 
 
 def refuse_port(port: int) -> None:
