@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +32,10 @@ class App(Additions, monaibundle.MyApp, MONAILabelApp):
 
 
 def make_app(folder: Path) -> Path:
-    """Return the folder of the app; MONAI Label brings it along, so nothing is downloaded.
-
-    Raises:
-        InputError: where MONAI Label is not installed.
-    """
+    """Return the folder of the app; MONAI Label brings it along, so nothing is downloaded."""
     app = folder / "app"
     if (app / "main.py").is_file():
         return app
-    if not find_spec("monailabel"):
-        raise InputError(
-            f"MONAI Label is not installed for {sys.executable}; it needs an environment of its own: `make label` "
-            "makes it, or follow bundles/README.md"
-        )
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         fetch = ["monailabel.main", "apps", "--download", "--name", "monaibundle", "--output", temporary]
