@@ -1,12 +1,12 @@
 """What a study leaves to read: ``comparisons.csv``, ``report.md``, the page ``report.html`` and its figures."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import write_bytes, write_text
+from kvseg_monai.report.page import describe_versions
 from kvseg_monai.report.study_page import write_study_page
 from kvseg_monai.study import compare, results
 from kvseg_monai.study.compare import Table
@@ -137,7 +137,7 @@ def _remarks(study: Study, table: Table, records: dict[str, dict[str, Any]]) -> 
     missing = [a.name for a in study.arms if (a.net, a.attention, a.seed) not in table]
     if missing:
         yield f"Not finished, and not in these tables: {', '.join(missing)}."
-    for what in ("device", "versions"):
-        found = sorted({json.dumps(record[what]) for record in records.values()})
+    for what, tell in {"device": str, "versions": describe_versions}.items():
+        found = sorted({tell(record[what]) for record in records.values()})
         if len(found) > 1:
             yield f"The arms differ in {what}: {'; '.join(found)}."
