@@ -2,9 +2,7 @@
 
 import json
 import logging
-import os
 import shutil
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import whole_file, write_text
+from kvseg_monai.files import dated, move, set_aside, whole_file, write_text
 from kvseg_monai.overrides import as_flag
 from kvseg_monai.run_record import RunRecord
 
@@ -133,7 +131,7 @@ class Checkpoints:
             if _is_first_process():
                 candidate = self.folder / CANDIDATE
                 leftover = [self.folder / LAST, candidate, record_of(candidate)]
-                set_aside(*leftover, *([self.folder / RECORD] if self.rival is None else []))
+                keep_earlier_run(*leftover, *([self.folder / RECORD] if self.rival is None else []))
         earlier = record_of(self._target)
         told = json.loads(earlier.read_text(encoding="utf-8")) if earlier.is_file() else {}
         self.record = RunRecord(self.network, self.device, earlier=told)
@@ -188,7 +186,7 @@ class Checkpoints:
             {"network": weights, **state, **progress, "best": self.best, "rival": self.rival}, self.folder / LAST
         )
         told = {**self.record.facts(), "epochs": engine.state.epoch}
-        write_text(record_of(self._target), json.dumps(told, indent=1) + "\n")
+        write_text(record_of(self._target), json.dumps(told, indent=1) + "\n", keep=True)
 
     def _score(self, engine: Engine) -> float | None:
         """Return this epoch's validation score, None where it was not validated."""
@@ -204,8 +202,8 @@ class Checkpoints:
         if self.best > self.rival:
             model = self.folder / BEST
             keep_earlier(model)
-            os.replace(record_of(candidate), record_of(model))
-            os.replace(candidate, model)
+            move(record_of(candidate), record_of(model))
+            move(candidate, model)
         else:
             logger.warning(
                 "this run's best validation score is %.4f, that of the %s that was there %.4f: %s stays, and the new "
@@ -231,25 +229,16 @@ def keep_earlier(model: Path) -> None:
     logger.warning("%s is replaced; the earlier one is kept as %s", model, kept.name)
 
 
-def set_aside(*paths: Path) -> None:
+def keep_earlier_run(*paths: Path) -> None:
     """Rename what an earlier run left to names with their date, and say so."""
     for path in paths:
         if path.exists():
-            kept = dated(path)
-            path.rename(kept)
-            logger.warning("an earlier %s was there; it is kept as %s", path.name, kept.name)
-
-
-def dated(path: Path) -> Path:
-    """Return a name beside ``path`` that is free and has the file's date."""
-    stem = f"{path.stem}_{time.strftime('%Y%m%d-%H%M%S', time.localtime(path.stat().st_mtime))}"
-    names = (path.with_name(f"{stem}{again}{path.suffix}") for again in ("", *(f"-{n}" for n in range(2, 1000))))
-    return next(name for name in names if not name.exists())
+            logger.warning("an earlier %s was there; it is kept as %s", path.name, set_aside(path).name)
 
 
 def save_whole(state: Mapping[str, Any], path: Path) -> None:
     """Save a state dict; a reader, or a run after a crash, never meets half a file."""
-    with whole_file(path) as temporary:
+    with whole_file(path, keep=True) as temporary:
         torch.save(state, temporary)
 
 

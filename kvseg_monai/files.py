@@ -1,23 +1,39 @@
-"""Files that are there whole or not at all: written beside their place, then moved into it."""
+"""Files that are there whole or not at all, and that never take the place of what somebody else wrote.
 
+Each folder that is written into gets a record, ``.kvseg_monai.jsonl``: a line for each file, with the hash of what was
+written. Only a file that the record lists, and whose content is still that, is replaced or deleted. A record may be
+deleted at any time; its files then count as the user's own.
+"""
+
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from kvseg_monai.errors import InputError
 
 PARTIAL = ".partial-"
+RECORD = ".kvseg_monai.jsonl"
+_BLOCK = 1 << 20  # bytes
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def whole_file(path: str | os.PathLike[str], *, keep: bool = False) -> Iterator[Path]:
     """Give a temporary path beside ``path``; what the block writes there takes the place of ``path`` when it is done.
 
     The folder is made where it is missing. If the block fails, nothing is left behind and an earlier file stays.
 
+    Args:
+        path: the file to write.
+        keep: rename a file that is there and not ours to a name with its date, instead of refusing.
+
     Raises:
-        InputError: ``path`` is a folder, or one of its parents is a file.
+        InputError: ``path`` is a folder, one of its parents is a file, or there is a file of other content that no
+            record of ours lists.
     """
     path = Path(path)
     if path.is_dir():
@@ -30,18 +46,202 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     try:
         yield temporary
+        digest = digest_of(temporary)
+        if os.path.lexists(path) and not is_ours(path):
+            if path.is_file() and digest_of(path) == digest:
+                return
+            if not keep:
+                refuse_foreign([path])
+            set_aside(path)
+        _append(
+            path.parent, path.name, digest
+        )  # before the file: one that a crash leaves unlisted could not be replaced
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> Path:
+def write_text(path: str | os.PathLike[str], text: str, *, keep: bool = False) -> Path:
     """Write text as UTF-8, whole or not at all (see :func:`whole_file`); return the path."""
-    return write_bytes(path, text.encode())  # bytes: the same line ends on every system
+    return write_bytes(path, text.encode(), keep=keep)  # bytes: the same line ends on every system
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes) -> Path:
+def write_bytes(path: str | os.PathLike[str], content: bytes, *, keep: bool = False) -> Path:
     """Write a file whole or not at all (see :func:`whole_file`); return the path."""
-    with whole_file(path) as temporary:
+    with whole_file(path, keep=keep) as temporary:
         temporary.write_bytes(content)
     return Path(path)
+
+
+def is_ours(path: str | os.PathLike[str]) -> bool:
+    """Whether the record of its folder lists the file, and its content is still what we wrote. A link never is ours."""
+    path = Path(path)
+    if path.is_symlink() or not path.is_file():
+        return False
+    known = recorded(path.parent).get(path.name, set())
+    return bool(known) and digest_of(path) in known
+
+
+def refuse_foreign(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Refuse to write where somebody else's file, or one of ours that was changed since, is in the place.
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    foreign = [path for path in map(Path, paths) if os.path.lexists(path) and not is_ours(path)]
+    if foreign:
+        others = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+        raise InputError(
+            f"{foreign[0]}{others} is there and was not written by kvseg_monai, or was changed since; only what it "
+            "wrote itself is replaced: move the file away, or name another place"
+        )
+
+
+def discard(path: str | os.PathLike[str]) -> None:
+    """Delete a file of ours, if it is there.
+
+    Raises:
+        InputError: it is not ours, or was changed since (see :func:`is_ours`).
+    """
+    if os.path.lexists(path):
+        refuse_foreign([path])
+        Path(path).unlink()
+
+
+def discard_partials(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
+    """Delete what killed processes began to write in ``folder`` under one of ``names``, and no other file."""
+    wanted = set(names)
+    for path in Path(folder).glob(f"{PARTIAL}*"):
+        number, _, name = path.name.removeprefix(PARTIAL).partition("-")
+        if number.isdecimal() and name in wanted and not _is_running(int(number)) and not path.is_symlink():
+            path.unlink(missing_ok=True)
+
+
+def recorded(folder: str | os.PathLike[str]) -> dict[str, set[str]]:
+    """Return what the record of ``folder`` lists: path relative to it -> hashes of what was written there."""
+    found: dict[str, set[str]] = defaultdict(set)
+    try:
+        lines = (Path(folder) / RECORD).read_bytes().decode("utf-8", "surrogateescape").split("\n")
+    except OSError:
+        return {}
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            found[entry["file"]].add(entry["sha256"])
+        except (ValueError, TypeError, KeyError):  # a line that a crash cut off
+            continue
+    return dict(found)
+
+
+def record(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
+    """Enter files that are there, named relative to ``folder``, into its record: we wrote them."""
+    for name in names:
+        _append(Path(folder), name, digest_of(Path(folder) / name))
+
+
+def digest_of(path: str | os.PathLike[str]) -> str:
+    """Return the sha256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file to a free name beside it that has its date; return that name."""
+    kept = dated(path)
+    path.rename(kept)
+    return kept
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a file another name in its folder; what is there and not ours is renamed to a name with its date."""
+    if os.path.lexists(target) and not is_ours(target):
+        set_aside(target)
+    _append(target.parent, target.name, digest_of(source))
+    os.replace(source, target)
+
+
+def dated(path: Path) -> Path:
+    """Return a name beside ``path`` that is free and has the file's date."""
+    stem = f"{path.stem}_{time.strftime('%Y%m%d-%H%M%S', time.localtime(path.lstat().st_mtime))}"
+    names = (path.with_name(f"{stem}{again}{path.suffix}") for again in ("", *(f"-{n}" for n in range(2, 1000))))
+    return next(name for name in names if not os.path.lexists(name))
+
+
+def refuse_overlap(
+    *,
+    sources: Mapping[str, str | os.PathLike[str] | None],
+    targets: Mapping[str, str | os.PathLike[str] | None],
+) -> None:
+    """Refuse to write where is read: a source and a target that are the same, lie in each other, or link to each other.
+
+    A source that is a file may lie in a folder that is written into, as weights do; what is written there never takes
+    its place (see :func:`whole_file`).
+
+    Args:
+        sources: folders or files that are read, by the name of their option; None for one that is not given.
+        targets: folders or files that are written, or into which is written; they need not exist.
+
+    Raises:
+        InputError: naming both.
+    """
+    for target_name, target in targets.items():
+        for source_name, source in sources.items():
+            if source is None or target is None:
+                continue
+            relation = _relation(Path(source), Path(target))
+            if relation:
+                raise InputError(
+                    f"--{target_name} {target} {relation} --{source_name} {source}; what is written must lie apart "
+                    f"from what is read, so that nothing of yours is replaced: give another --{target_name}"
+                )
+
+
+def _relation(source: Path, target: Path) -> str | None:
+    """Say how a target lies to a source where it may not, None where it may."""
+    real_source, real_target = (Path(os.path.realpath(path)) for path in (source, target))
+    if real_source == real_target:
+        return "is the same as"
+    if real_source in real_target.parents:
+        return "lies in"
+    if real_target in real_source.parents and real_source.is_dir():
+        return "contains"
+    if any(_lies_in(link, real_source) for link in _links_of(real_target)):
+        return "holds a link into"
+    if any(_lies_in(link, real_target) for link in _links_of(real_source)):
+        return "is linked to from"
+    return None
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return path == folder or folder in path.parents
+
+
+def _links_of(folder: Path) -> Iterator[Path]:
+    """Yield where the links below a folder lead to."""
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = os.path.join(place, name)
+            if os.path.islink(path):
+                yield Path(os.path.realpath(path))
+
+
+def _append(folder: Path, name: str, digest: str) -> None:
+    line = json.dumps({"file": name, "sha256": digest}, ensure_ascii=False) + "\n"
+    stream = os.open(folder / RECORD, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        os.write(stream, line.encode("utf-8", "surrogateescape"))  # in one piece: several processes may write
+    finally:
+        os.close(stream)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
