@@ -5,7 +5,6 @@ Bundles ship flat JSON because MONAI Label reads one file per task; people read 
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,24 +80,27 @@ def render(context: dict[str, Any]) -> dict[str, str]:
     return files
 
 
-def drift(name: str, files: dict[str, str]) -> list[str]:
-    """Return what in the bundle's folder differs from its templates, weights and results aside."""
+def drifted(name: str, files: dict[str, str]) -> list[str]:
+    """Return which of a bundle's files differ from its templates."""
+    there = {path: HERE / name / path for path in files}
+    return [path for path, file in there.items() if not file.is_file() or file.read_text("utf-8") != files[path]]
+
+
+def strays(name: str, files: dict[str, str]) -> list[str]:
+    """Return what else lies in configs and docs; weights and results have folders of their own."""
     folder = HERE / name
-    wrong = [
-        path for path, text in files.items() if not (folder / path).is_file() or (folder / path).read_text() != text
-    ]
-    kept = [path for part in ("configs", "docs") for path in (folder / part).rglob("*") if path.is_file()]
-    return wrong + [str(path.relative_to(folder)) for path in kept if str(path.relative_to(folder)) not in files]
+    there = [path for part in ("configs", "docs") for path in (folder / part).rglob("*") if path.is_file()]
+    return [str(path.relative_to(folder)) for path in there if str(path.relative_to(folder)) not in files]
 
 
 def write(name: str, files: dict[str, str]) -> None:
-    """Write a bundle's files; configs and docs hold nothing else afterwards."""
-    for part in ("configs", "docs"):
-        shutil.rmtree(HERE / name / part, ignore_errors=True)
-    for path, text in files.items():
+    """Write those of a bundle's files that differ; nothing else in its folder is touched, least of all deleted."""
+    for path in drifted(name, files):
         target = HERE / name / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+        if target.is_symlink():
+            sys.exit(f"error: {target} is a link, and where it leads is not ours to write; move the link away")
+        target.write_text(files[path], encoding="utf-8")
 
 
 def main() -> int:
@@ -106,16 +108,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a bundle differs")
     check = parser.parse_args().check
-    drifted = 0
+    wrong = 0
     for name, context in contexts():
         files = render(context)
         if not check:
             write(name, files)
-            continue
-        for path in drift(name, files):
-            drifted += 1
+        for path in drifted(name, files):
+            wrong += 1
             print(f"bundles/{name}/{path} differs from the templates; run: python bundles/render.py", file=sys.stderr)
-    return 1 if drifted else 0
+        for path in strays(name, files):
+            wrong += check
+            print(f"bundles/{name}/{path} is in no template; move it away if it is yours", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

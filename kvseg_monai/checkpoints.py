@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import dated, move, set_aside, whole_file, write_text
+from kvseg_monai.files import dated, move, record, refuse_folders, set_aside, whole_file, write_text
 from kvseg_monai.overrides import as_flag
 from kvseg_monai.run_record import RunRecord
 
@@ -97,7 +98,8 @@ class Checkpoints:
         device: where weights are loaded to.
 
     Raises:
-        InputError: at the start, where the ``model.pt`` that is there belongs to another network.
+        InputError: at the start, where the ``model.pt`` that is there belongs to another network, or a folder is where
+            a file goes.
     """
 
     def __init__(
@@ -123,13 +125,15 @@ class Checkpoints:
         engine.add_event_handler(Events.COMPLETED, self._decide)
 
     def _start(self, engine: Engine) -> None:
+        candidate = self.folder / CANDIDATE
+        names = (BEST, LAST, RECORD, CANDIDATE, record_of(candidate).name)
+        refuse_folders(self.folder / name for name in names)  # before hours, not after them
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.resume and (self.folder / LAST).is_file():
             self._restore(engine)
         else:
             self.rival = self._score_of_earlier_model() if (self.folder / BEST).is_file() else None
             if _is_first_process():
-                candidate = self.folder / CANDIDATE
                 leftover = [self.folder / LAST, candidate, record_of(candidate)]
                 keep_earlier_run(*leftover, *([self.folder / RECORD] if self.rival is None else []))
         earlier = record_of(self._target)
@@ -226,13 +230,15 @@ def keep_earlier(model: Path) -> None:
         if path.is_file():
             with whole_file(copy) as temporary:
                 shutil.copy2(path, temporary)
+            if not path.is_symlink():
+                record(path.parent, [path.name])  # whoever wrote it: its content is kept, and it may be replaced
     logger.warning("%s is replaced; the earlier one is kept as %s", model, kept.name)
 
 
 def keep_earlier_run(*paths: Path) -> None:
     """Rename what an earlier run left to names with their date, and say so."""
     for path in paths:
-        if path.exists():
+        if os.path.lexists(path):
             logger.warning("an earlier %s was there; it is kept as %s", path.name, set_aside(path).name)
 
 

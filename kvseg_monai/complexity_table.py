@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import write_text
+from kvseg_monai.files import edit_text
 
 BEGIN, END = "<!-- complexity:begin -->", "<!-- complexity:end -->"
 
@@ -92,4 +92,4 @@ def split_readme(path: Path) -> tuple[str, str]:
 def update_readme(path: Path, table: str) -> None:
     """Replace what stands between the markers by ``table``."""
     before, after = split_readme(path)
-    write_text(path, f"{before}\n{table}\n{after}")
+    edit_text(path, f"{before}\n{table}\n{after}")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from kvseg_monai.blocks.key_value import KeyValueSABlock, KeyValueWindowAttention
 from kvseg_monai.checkpoints import load_weights, save_whole
 from kvseg_monai.errors import InputError, run_command
+from kvseg_monai.files import refuse_foreign, refuse_overlap
 from kvseg_monai.overrides import as_flag
 from kvseg_monai.warm_start import key_value_form, measure_tokens
 
@@ -186,13 +187,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, required=True, help="trained state dict of that network")
     parser.add_argument("--target", type=Path, required=True, help="where the converted state dict goes")
     parser.add_argument("--attention", default="kv", help="kv or kv_pos (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a target that is there already")
+    parser.add_argument("--overwrite", action="store_true", help="replace a target that this command made")
     options = parser.parse_args()
     for path in (*options.config_file, options.target.parent):
         if not Path(path).exists():
             raise InputError(f"{path} does not exist; give a file or folder that does")
     if options.target.exists() and not (options.overwrite and options.target.is_file()):
         raise InputError(f"{options.target} is there already; give another --target, or --overwrite to replace a file")
+    sources = {"weights": options.weights, **{f"config_file {file}": file for file in options.config_file}}
+    refuse_overlap(sources=sources, targets={"target": options.target})
+    refuse_foreign([options.target])
     return options
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kvseg_monai.errors import InputError, run_command
-from kvseg_monai.files import write_bytes, write_text
+from kvseg_monai.files import refuse_foreign, refuse_overlap, write_bytes, write_text
 from kvseg_monai.report.evaluation import CURVE_TITLES
 from kvseg_monai.report.figures import draw_runs
 from kvseg_monai.report.readers import read_scalars
@@ -56,6 +56,19 @@ def as_csv(runs: Sequence[tuple[str, Points]], scalar: str) -> str:
     return text.getvalue()
 
 
+def _refuse_places(options: argparse.Namespace) -> None:
+    """Refuse, before anything is read, where a picture or a table cannot go."""
+    sources = {f"runs {name}": folder or None for name, _, folder in (run.partition("=") for run in options.runs)}
+    for option, suffix in {"target": ".png", "csv": ".csv"}.items():
+        path = getattr(options, option)
+        if path is None:
+            continue
+        if path.suffix.lower() != suffix and not path.is_dir():
+            raise InputError(f"--{option} {path} does not end in {suffix}; give a name that does")
+        refuse_overlap(sources=sources, targets={option: path})
+        refuse_foreign([path])
+
+
 def main() -> None:
     """Draw a scalar of several trainings, runs of one name (as other seeds) in one colour."""
     parser = argparse.ArgumentParser(prog="python -m kvseg_monai.curves", description=main.__doc__)
@@ -64,6 +77,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="table to write as well")
     parser.add_argument("--scalar", default="val_mean_dice", help="what is drawn (default: %(default)s)")
     options = parser.parse_args()
+    _refuse_places(options)
     runs = read_runs(options.runs, options.scalar)
     if options.csv:
         write_text(options.csv, as_csv(runs, options.scalar))

@@ -16,6 +16,7 @@ from torch import nn
 
 from kvseg_monai.checkpoints import BEST, keep_earlier, load_weights, record_of, save_whole
 from kvseg_monai.errors import InputError, run_command
+from kvseg_monai.files import discard, whole_file
 from kvseg_monai.packed_bundle import INFERENCE, build_network, read_json
 
 
@@ -39,9 +40,11 @@ def deploy(bundle: str | Path, weights: str | Path) -> Path:
     if model.is_file() and _same_weights(model, network):
         return model
     keep_earlier(model)
-    record_of(model).unlink(missing_ok=True)
     if record.is_file():
-        shutil.copy2(record, record_of(model))
+        with whole_file(record_of(model), keep=True) as temporary:
+            shutil.copy2(record, temporary)
+    else:
+        discard(record_of(model), keep=True)
     save_whole(network.state_dict(), model)
     return model
 

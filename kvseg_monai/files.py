@@ -8,6 +8,7 @@ deleted at any time; its files then count as the user's own.
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,12 +37,8 @@ def whole_file(path: str | os.PathLike[str], *, keep: bool = False) -> Iterator[
             record of ours lists.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the name of a file to write")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{path.parent} is not a folder but a file; give another output folder") from None
+    refuse_folders([path])
+    path.parent.mkdir(parents=True, exist_ok=True)
     # The dot hides what a crash leaves, the process id keeps two writers apart, and writers choose by the suffixes.
     temporary = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     try:
@@ -73,22 +70,39 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, *, keep: bool = Fa
     return Path(path)
 
 
+def edit_text(path: str | os.PathLike[str], text: str) -> None:
+    """Replace the text of a file that the user asked to be changed, whole or not at all; it stays the user's own."""
+    path = Path(path).resolve()
+    temporary = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    try:
+        temporary.write_bytes(text.encode())
+        shutil.copymode(path, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def is_ours(path: str | os.PathLike[str]) -> bool:
     """Whether the record of its folder lists the file, and its content is still what we wrote. A link never is ours."""
     path = Path(path)
     if path.is_symlink() or not path.is_file():
         return False
     known = recorded(path.parent).get(path.name, set())
-    return bool(known) and digest_of(path) in known
+    if not known:
+        return False
+    digest = digest_of(path)  # once more where it is not listed: another process may have just replaced the file
+    return digest in known or digest in recorded(path.parent).get(path.name, set())
 
 
 def refuse_foreign(paths: Iterable[str | os.PathLike[str]]) -> None:
     """Refuse to write where somebody else's file, or one of ours that was changed since, is in the place.
 
     Raises:
-        InputError: naming the first of them.
+        InputError: naming the first of them; also where a folder is, or a file in the place of a folder.
     """
-    foreign = [path for path in map(Path, paths) if os.path.lexists(path) and not is_ours(path)]
+    paths = [Path(path) for path in paths]
+    refuse_folders(paths)
+    foreign = [path for path in paths if os.path.lexists(path) and not is_ours(path)]
     if foreign:
         others = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
         raise InputError(
@@ -97,15 +111,36 @@ def refuse_foreign(paths: Iterable[str | os.PathLike[str]]) -> None:
         )
 
 
-def discard(path: str | os.PathLike[str]) -> None:
+def refuse_folders(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Refuse to write a file where a folder is, or where a file is in the place of its folder.
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    for path in map(Path, paths):
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; give the name of a file to write")
+        above = next((folder for folder in path.parents if os.path.lexists(folder)), path.parent)
+        if os.path.lexists(above) and not above.is_dir():
+            raise InputError(f"{above} is not a folder but a file; give another output folder")
+
+
+def discard(path: str | os.PathLike[str], *, keep: bool = False) -> None:
     """Delete a file of ours, if it is there.
+
+    Args:
+        path: the file.
+        keep: rename one that is not ours to a name with its date, instead of refusing.
 
     Raises:
         InputError: it is not ours, or was changed since (see :func:`is_ours`).
     """
-    if os.path.lexists(path):
+    path = Path(path)
+    if keep and os.path.lexists(path) and not is_ours(path):
+        set_aside(path)
+    elif os.path.lexists(path):
         refuse_foreign([path])
-        Path(path).unlink()
+        path.unlink()
 
 
 def discard_partials(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
@@ -208,15 +243,16 @@ def _relation(source: Path, target: Path) -> str | None:
         return "lies in"
     if real_target in real_source.parents and real_source.is_dir():
         return "contains"
-    if any(_lies_in(link, real_source) for link in _links_of(real_target)):
+    if any(_meet(link, real_source) for link in _links_of(real_target)):
         return "holds a link into"
-    if any(_lies_in(link, real_target) for link in _links_of(real_source)):
+    if any(_meet(link, real_target) for link in _links_of(real_source)):
         return "is linked to from"
     return None
 
 
-def _lies_in(path: Path, folder: Path) -> bool:
-    return path == folder or folder in path.parents
+def _meet(one: Path, other: Path) -> bool:
+    """Whether two places are the same, or one lies in the other."""
+    return one == other or one in other.parents or other in one.parents
 
 
 def _links_of(folder: Path) -> Iterator[Path]:
@@ -229,6 +265,8 @@ def _links_of(folder: Path) -> Iterator[Path]:
 
 
 def _append(folder: Path, name: str, digest: str) -> None:
+    if (folder / RECORD).is_symlink():
+        raise InputError(f"{folder / RECORD} is a link, and what it leads to is not ours to write: move the link away")
     line = json.dumps({"file": name, "sha256": digest}, ensure_ascii=False) + "\n"
     stream = os.open(folder / RECORD, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:

@@ -10,7 +10,7 @@ from monai.data import NibabelWriter
 
 from kvseg_monai.data import Case
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import whole_file
+from kvseg_monai.files import refuse_foreign, whole_file
 from kvseg_monai.overrides import as_flag
 
 logger = logging.getLogger(__name__)
@@ -27,12 +27,13 @@ def still_to_do(
     """Leave out the volumes whose label map is in ``output_dir`` already, and say so.
 
     Raises:
-        InputError: when a label map would take the place of its input, or when nothing is left to do.
+        InputError: when a label map would take the place of its input, or, with ``overwrite``, of a file that is not
+            ours or was changed since, as by a person who corrected it; or when nothing is left to do.
     """
-    root = Path(common_root(data))
+    root = common_root(data)
     again, todo = as_flag(overwrite, "overwrite"), []
     for case in data:
-        target = Path(output_dir).resolve() / label_map_name(Path(case["image"]).relative_to(root), suffix)
+        target = _target_of(case, root, output_dir, suffix)
         if target.parent == Path(case["image"]).parent:
             raise InputError(
                 f"--output_dir {output_dir} is the folder of the input {case['image']}; a label map takes its input's "
@@ -52,7 +53,29 @@ def still_to_do(
             f"all {len(data)} volumes have a label map in {output_dir} already; give --overwrite true to make them "
             "again, or another --output_dir"
         )
+    refuse_foreign(_target_of(case, root, output_dir, suffix) for case in todo)
     return todo
+
+
+def all_to_do(data: Sequence[Case], output_dir: str | Path, *, suffix: str = ".nii.gz") -> list[Case]:
+    """Return all cases, whose label maps are made again where they are ours.
+
+    Raises:
+        InputError: when a label map would take the place of an input, or of a file that is not ours or was changed
+            since, as by a person who corrected it.
+    """
+    root = common_root(data)
+    inputs = {os.path.realpath(case[key]) for case in data for key in ("image", "label") if key in case}
+    targets = [_target_of(case, root, output_dir, suffix) for case in data]
+    for target in targets:
+        if os.path.realpath(target) in inputs:
+            raise InputError(f"{target} is an input, which is never replaced; choose another --prediction_dir")
+    refuse_foreign(targets)
+    return list(data)
+
+
+def _target_of(case: Case, root: str | Path, output_dir: str | Path, suffix: str) -> Path:
+    return Path(output_dir).resolve() / label_map_name(Path(case["image"]).relative_to(root), suffix)
 
 
 def label_map_name(image: Path, suffix: str = ".nii.gz") -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 
 from kvseg_monai._version import __version__
 from kvseg_monai.errors import InputError, run_command
-from kvseg_monai.files import write_bytes
+from kvseg_monai.files import refuse_foreign, refuse_overlap, write_bytes
 from kvseg_monai.overrides import parse_with_overrides
 from kvseg_monai.packed_bundle import METADATA, SOURCES, checksum_line, packed_files, read_json
 
@@ -39,12 +39,12 @@ def pack(
         overrides: of the configurations, name -> value, as in training.
         dataset_dir: folder of the training data, whose ``datalist.json`` names the classes and may hold a notice; both
             are passed on. None keeps the classes of the bundle's metadata.
-        overwrite: replace a zip that is there.
+        overwrite: replace a zip that is there, where it is still as it was written.
 
     Raises:
         InputError: when the bundle is incomplete or for another version of kvseg_monai, an override is unknown, the
             weights do not fit the network, the classes do not fit its output, a configuration holds an absolute path,
-            or the zip exists or cannot be written.
+            or the zip exists, would lie in what is packed, or cannot be written.
     """
     folder = find_bundle(bundle)
     archive = Path(target) / f"{folder.name}_v{_checked_version(folder)}.zip"
@@ -54,6 +54,10 @@ def pack(
     for path in (archive, checksum):
         if path.exists() and not overwrite:
             raise InputError(f"{path} exists; give --overwrite to replace it, or another --target")
+    sources = {"bundle": folder, "weights": weights, "dataset_dir": dataset_dir}
+    for path in (archive, checksum):
+        refuse_overlap(sources=sources, targets={"target": path})
+    refuse_foreign((archive, checksum))
     files = packed_files(folder, weights=weights, overrides=overrides or {}, dataset_dir=dataset_dir)
     data = _zipped({f"{folder.name}/{path}": content for path, content in files.items()})
     try:

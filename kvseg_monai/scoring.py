@@ -17,9 +17,10 @@ from monai.data.utils import affine_to_spacing
 from nibabel.orientations import io_orientation
 
 from kvseg_monai.errors import InputError
+from kvseg_monai.files import refuse_foreign
 from kvseg_monai.metrics import CASE_METRICS, score_case
 from kvseg_monai.run_record import RunRecord
-from kvseg_monai.summary import summarise, write_metrics
+from kvseg_monai.summary import FILES, summarise, write_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,12 @@ class ScoreVolumes:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.finish)
 
     def start(self, engine: Engine) -> None:
-        """Forget the cases of an earlier run; the time counts from here."""
+        """Forget the cases of an earlier run; the time counts from here.
+
+        Raises:
+            InputError: the scores would take the place of a file that is not ours, or was changed since.
+        """
+        refuse_foreign(self.output_dir / name for name in FILES)
         self._cases = []
         self._record = RunRecord(getattr(engine, "network", None), getattr(engine.state, "device", "cpu"))
 

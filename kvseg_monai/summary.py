@@ -13,6 +13,7 @@ from kvseg_monai.errors import InputError
 from kvseg_monai.files import write_text
 from kvseg_monai.metrics import CASE_METRICS, CLASS_METRICS
 
+FILES = ("metrics.json", "metrics.csv")
 AVERAGES = (
     "All scores are taken on the original label grid. Each class is averaged over the volumes where it is defined and "
     "the mean is taken over the classes, while the weighted Jaccard (per-class Jaccard weighted by the class's voxels "
@@ -72,12 +73,9 @@ def write_metrics(summary: Mapping[str, Any], folder: str | os.PathLike[str]) ->
         InputError: the folder cannot be made because a file is in its place.
     """
     folder = Path(folder)
-    texts = {
-        folder / "metrics.json": json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-        folder / "metrics.csv": _as_csv(summary),
-    }
-    for path, text in texts.items():
-        write_text(path, text)
+    texts = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n", _as_csv(summary)
+    for name, text in zip(FILES, texts, strict=True):
+        write_text(folder / name, text)
 
 
 def _average(tables: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:

@@ -64,8 +64,14 @@ def test_drift_is_found_and_rendering_mends_it(tmp_path):
     result = render("--check", root=tmp_path)
     assert result.returncode == 1
     assert f"bundles/{BUNDLES[0]}/configs/train.json differs from the templates" in result.stderr
-    assert f"bundles/{BUNDLES[0]}/configs/stray.json differs" in result.stderr
+    assert f"bundles/{BUNDLES[0]}/configs/stray.json is in no template" in result.stderr
+    weights = tmp_path / "bundles" / BUNDLES[0] / "models" / "model.pt"
+    weights.parent.mkdir()
+    weights.write_text("trained")
     assert render(root=tmp_path).returncode == 0
+    assert ((changed.parent / "stray.json").read_text(), weights.read_text()) == ("{}", "trained")
+    assert render("--check", root=tmp_path).stderr.count("\n") == 1
+    (changed.parent / "stray.json").unlink()
     assert render("--check", root=tmp_path).returncode == 0
 
 

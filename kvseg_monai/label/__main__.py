@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kvseg_monai.errors import InputError, run_command
+from kvseg_monai.files import refuse_overlap
 from kvseg_monai.label import server
 from kvseg_monai.label.place import make_app, place_bundle
 from kvseg_monai.overrides import parse_with_overrides
@@ -39,6 +40,9 @@ def prepare(options: argparse.Namespace) -> tuple[Path, list[str]]:
         raise InputError(
             f"{len(weights)} --weights for {len(options.bundle)} --bundle; give one for each, in their order"
         )
+    studies = None if server.is_dicomweb(options.studies) else options.studies
+    sources = {"studies": studies, "dataset_dir": options.dataset_dir}
+    refuse_overlap(sources=sources, targets={"target": options.target})
     server.refuse_port(options.port)
     server.refuse_studies(options.studies)
     server.refuse_environment()

@@ -32,11 +32,18 @@ def find_orthanc() -> str:
 
 
 def configure(folder: Path, *, port: int) -> Path:
-    """Write Orthanc's configuration into ``folder``, where its studies are, and return the file."""
+    """Write Orthanc's configuration into ``folder``, where its studies are, and return the file.
+
+    Raises:
+        InputError: there are files in their place that are not Orthanc's.
+    """
+    file, studies = folder / "orthanc.json", folder / "studies"
+    if os.path.lexists(studies) and not file.is_file() and not (studies.is_dir() and not any(studies.iterdir())):
+        raise InputError(f"{studies} is there, but no {file.name} of ours; move it away, or give another --target")
     settings = {
         "Name": "kvseg_monai",
-        "StorageDirectory": str(folder / "studies"),
-        "IndexDirectory": str(folder / "studies"),
+        "StorageDirectory": str(studies),
+        "IndexDirectory": str(studies),
         "HttpPort": port,
         "RemoteAccessAllowed": False,  # who is on this machine may read; nobody else
         "AuthenticationEnabled": False,
@@ -44,7 +51,7 @@ def configure(folder: Path, *, port: int) -> Path:
         "Plugins": [str(PLUGIN)],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
     }
-    return write_text(folder / "orthanc.json", json.dumps(settings, indent=1) + "\n")
+    return write_text(file, json.dumps(settings, indent=1) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from monai.bundle import ConfigParser
 from kvseg_monai.errors import InputError
 from kvseg_monai.overrides import apply_overrides
 from kvseg_monai.pack import find_bundle
-from kvseg_monai.packed_bundle import EVALUATE, INFERENCE, TRAIN, packed_files, read_json
+from kvseg_monai.packed_bundle import EVALUATE, INFERENCE, SOURCES, TRAIN, packed_files, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,16 @@ class App(Additions, monaibundle.MyApp, MONAILabelApp):
 
 
 def make_app(folder: Path) -> Path:
-    """Return the folder of the app; MONAI Label brings it along, so nothing is downloaded."""
+    """Return the folder of the app; MONAI Label brings it along, so nothing is downloaded.
+
+    Raises:
+        InputError: something else is in its place.
+    """
     app = folder / "app"
-    if (app / "main.py").is_file():
+    if os.path.lexists(app):
+        main = app / "main.py"
+        if not main.is_file() or "kvseg_monai.label" not in main.read_text(encoding="utf-8", errors="replace"):
+            raise InputError(f"{app} is there and is no server's app; move it away, or give another --target")
         return app
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
@@ -69,11 +77,14 @@ def place_bundle(
 
     Raises:
         InputError: for a missing bundle, missing weights or those of another network, or other overrides than those
-            of the bundle that is in the app already.
+            of the bundle that is in the app already; or something else in its place.
     """
     source = find_bundle(bundle)
     folder = app / "model" / source.name
-    if folder.is_dir():
+    if os.path.lexists(folder):
+        missing = [path for path in SOURCES if not (folder / path).is_file()]
+        if missing:
+            raise InputError(f"{folder} is there and is no bundle, it lacks {missing[0]}; move it away")
         _refuse_other_options(folder, overrides or {})
         logger.warning("%s is there already and keeps its weights; kvseg_monai.deploy puts others in place", folder)
         return source.name

@@ -10,11 +10,12 @@ import torch
 
 from kvseg_monai.costs import count_macs
 from kvseg_monai.errors import InputError
+from kvseg_monai.files import refuse_overlap
 from kvseg_monai.labels import colour_of
 from kvseg_monai.report import figures, slices
 from kvseg_monai.report.attention_section import attention_section
 from kvseg_monai.report.looking import Look, Seen, look
-from kvseg_monai.report.page import Rows, describe_report, describe_run, moment, write_page
+from kvseg_monai.report.page import Rows, describe_report, describe_run, moment, refuse_page, write_page
 from kvseg_monai.report.readers import (
     find_prediction,
     locate,
@@ -59,9 +60,13 @@ def build_report(
         notice: a warning about the data in a loud banner; None takes the one in ``metrics.json``, if any.
 
     Raises:
-        InputError: ``metrics.json`` is missing, broken or of another layout, a folder does not exist, or ``attention``
-            does not fit (see :func:`kvseg_monai.report.looking.look`).
+        InputError: ``metrics.json`` is missing, broken or of another layout, a folder does not exist, ``attention``
+            does not fit (see :func:`kvseg_monai.report.looking.look`), or ``target`` lies in what is read, is no
+            page's name, or is there and not ours.
     """
+    sources = {"evaluation": evaluation, "predictions": predictions, "training": training}
+    refuse_overlap(sources=sources, targets={"target": target})
+    refuse_page(target)
     evaluation = Path(evaluation)
     for folder in filter(None, (training, predictions)):
         if not Path(folder).is_dir():

@@ -7,7 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from kvseg_monai.files import write_text
+from kvseg_monai.errors import InputError
+from kvseg_monai.files import refuse_foreign, write_text
 from kvseg_monai.provenance import versions
 
 Rows = dict[str, str]
@@ -27,6 +28,17 @@ def write_page(target: str | Path, template: str, content: Mapping[str, Any]) ->
     environment.filters["times"] = lambda sides: "\u00a0x\u00a0".join(map(str, sides))
     environment.filters["suffix"] = lambda text, more: f"{text}{more}"
     return write_text(target, environment.get_template(template).render(content))
+
+
+def refuse_page(target: str | Path, option: str = "target") -> None:
+    """Refuse a place where no page can go, before the work.
+
+    Raises:
+        InputError: its name is not that of a page, or what is there is not a page of ours.
+    """
+    if Path(target).suffix.lower() not in (".html", ".htm") and not Path(target).is_dir():
+        raise InputError(f"--{option} {target} is not named as a page; give a name that ends in .html")
+    refuse_foreign([target])
 
 
 def duration(seconds: float) -> str:

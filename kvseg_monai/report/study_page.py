@@ -14,6 +14,7 @@ from kvseg_monai.report.figures import as_file
 from kvseg_monai.report.page import Rows, describe_report, describe_versions, duration, write_page
 from kvseg_monai.study import compare
 from kvseg_monai.study.compare import MEAN, Table
+from kvseg_monai.study.dataset import find_datalist
 from kvseg_monai.study.plan import Study
 from kvseg_monai.study.results import SCORES, Row, read_curves
 from kvseg_monai.study.statistics import COVERAGE, MIN_PATIENTS, RESAMPLES
@@ -84,7 +85,7 @@ _HEADER[-3:] = ["Parameters", "MACs", "Training"]
 
 
 def _notice(study: Study) -> str | None:
-    datalist = study.output_dir / "datalist.json"
+    datalist = find_datalist(study.output_dir)
     return json.loads(datalist.read_text(encoding="utf-8")).get("notice") if datalist.is_file() else None
 
 

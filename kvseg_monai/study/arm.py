@@ -23,11 +23,13 @@ from torch.utils.tensorboard import SummaryWriter
 from kvseg_monai import provenance
 from kvseg_monai.checkpoints import LAST
 from kvseg_monai.data import SECTIONS
-from kvseg_monai.errors import run_command
-from kvseg_monai.files import write_text
+from kvseg_monai.errors import InputError, run_command
+from kvseg_monai.files import refuse_foreign, refuse_overlap, write_text
 from kvseg_monai.report import read_metrics, read_scalars
 from kvseg_monai.study import results
 from kvseg_monai.study.plan import known_overrides
+from kvseg_monai.study.state import begun
+from kvseg_monai.summary import FILES
 
 BUSY = 75  # exit code: another process has the arm in work
 EPOCH = "epoch "  # begins a line on stdout that tells how far the training is
@@ -141,7 +143,13 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def make(job: Job) -> None:
-    """Train, score, and write the arm's records, ``arm.json`` last."""
+    """Train, score, and write the arm's records, ``arm.json`` last.
+
+    Raises:
+        InputError: before the training, where what is not ours is in the place of a file to write.
+    """
+    written = [results.CURVE, results.FILE, results.RECORD, *(f"evaluation/{name}" for name in FILES)]
+    refuse_foreign(job.folder / name for name in written)
     train(job)
     seconds = evaluate(job)
     metrics = read_metrics(job.folder / "evaluation" / "metrics.json")
@@ -167,7 +175,12 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    configuration = json.loads((options.folder / results.CONFIGURATION).read_text(encoding="utf-8"))
+    refuse_overlap(sources={"dataset_dir": options.dataset_dir}, targets={"folder": options.folder})
+    configuration = begun(options.folder)
+    if configuration is None:
+        raise InputError(
+            f"{options.folder / results.CONFIGURATION} is missing; an arm is made by python -m kvseg_monai.study run"
+        )
     try:
         with FileLock(options.folder / results.LOCK, timeout=0):
             make(Job(**vars(options), configuration=configuration))

@@ -18,8 +18,17 @@ from kvseg_monai.study.plan import Study
 logger = logging.getLogger(__name__)
 
 
+FOLDER, FILE = "dataset", "datalist.json"  # in a study's folder; apart from the arms, which read it
+
+
+def find_datalist(folder: Path) -> Path:
+    """Return a study's datalist below the study's folder, also where a study made earlier has it."""
+    new, earlier = folder / FOLDER / FILE, folder / FILE
+    return earlier if earlier.is_file() and not new.is_file() else new
+
+
 def write_datalist(study: Study) -> None:
-    """Write ``datalist.json`` for the study's split into its ``output_dir``, with absolute paths.
+    """Write ``dataset/datalist.json`` for the study's split into its ``output_dir``, with absolute paths.
 
     The label maps are read once, when the file is new or changes. Patients in no section are told and left out.
 
@@ -40,11 +49,10 @@ def write_datalist(study: Study) -> None:
             _absolute(dataset_dir, patient, entry) for patient in patients for entry in entries[patient]
         ]
     text = json.dumps(datalist, indent=1) + "\n"
-    path = study.output_dir / "datalist.json"
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
-    _check_labels(dataset_dir, datalist)
-    write_text(path, text)
+    path = find_datalist(study.output_dir)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        _check_labels(dataset_dir, datalist)
+    write_text(study.output_dir / FOLDER / FILE, text)
 
 
 def _compare_patients(dataset_dir: Path, split: Mapping[str, list[str]], entries: Mapping[str, Any]) -> None:
@@ -90,7 +98,7 @@ def _check_labels(dataset_dir: Path, datalist: Mapping[str, Any]) -> None:
 
 def data_record(folder: Path) -> dict[str, Any]:
     """Return what identifies the data of a study: labels, and a hash of sections, patients and file names."""
-    datalist = json.loads((folder / "datalist.json").read_text(encoding="utf-8"))
+    datalist = json.loads(find_datalist(folder).read_text(encoding="utf-8"))
     cases = [
         (section, entry["patient"], Path(entry["image"]).name, Path(entry["label"]).name)
         for section in SECTIONS

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import write_bytes, write_text
-from kvseg_monai.report.page import describe_versions
+from kvseg_monai.files import refuse_foreign, refuse_overlap, write_bytes, write_text
+from kvseg_monai.report.page import describe_versions, refuse_page
 from kvseg_monai.report.study_page import write_study_page
 from kvseg_monai.study import compare, results
 from kvseg_monai.study.compare import Table
@@ -17,6 +17,7 @@ from kvseg_monai.study.state import arms_dir, refuse_unmatched
 from kvseg_monai.study.statistics import COVERAGE, MIN_PATIENTS, RESAMPLES
 from kvseg_monai.study.tables import ARMS_HEADER, DIGITS, TITLES, arms_table, difference_cell, markdown, number
 
+COMPARISONS, REPORT = "comparisons.csv", "report.md"
 RULES = """\
 Scores are those of test patients, on the original label grid; a patient's volumes are averaged, and so are the classes.
 A difference is a kind's score minus that of `{reference}` in the same net, seed and patient, where both are defined.
@@ -63,14 +64,24 @@ def write_report(study: Study, *, file: str | Path, page: str | Path | None = No
         study: as read from the file.
         file: the study file, whose text the page shows.
         page: the HTML file to write; None means ``report.html`` beside the others.
+
+    Raises:
+        InputError: before the work, where a file would take the place of one that is not ours, or lie in the data.
     """
+    page = Path(page or study.output_dir / "report.html")
+    refuse_overlap(
+        sources={"dataset_dir": study.dataset_dir, "study file": file},
+        targets={"output_dir": study.output_dir, "html": page},
+    )
+    refuse_page(page, "html")
+    refuse_foreign(study.output_dir / name for name in _written(study))
     table = load(study)
     rows = list(compare.comparisons(table, reference=study.reference, margin=study.margin))
     records = results.read_records(study.output_dir)
     macs = count_macs_of(study, table)
     remarks = list(_remarks(study, table, records))
     written, figures = write_study_page(
-        page or study.output_dir / "report.html",
+        page,
         study,
         table=table,
         comparisons=rows,
@@ -82,11 +93,19 @@ def write_report(study: Study, *, file: str | Path, page: str | Path | None = No
     pictures = [write_bytes(study.output_dir / "figures" / f"{name}.png", figure) for name, figure in figures.items()]
     lines = [*_lines(study, arms_table(table, macs), rows, remarks), *_links(figures)]
     return [
-        compare.write_comparisons(study.output_dir / "comparisons.csv", rows),
-        write_text(study.output_dir / "report.md", "\n".join(lines) + "\n"),
+        compare.write_comparisons(study.output_dir / COMPARISONS, rows),
+        write_text(study.output_dir / REPORT, "\n".join(lines) + "\n"),
         written,
         *pictures,
     ]
+
+
+def _written(study: Study) -> list[str]:
+    """Return what a report writes into the study's folder beside its page."""
+    nets = dict.fromkeys(arm.net for arm in study.arms)
+    of_nets = [f"{what}_{net}" for what in ("curves", "pairs") for net in nets]
+    figures = ["cost", *(f"difference_{metric}" for metric in SCORES), *of_nets]
+    return [COMPARISONS, REPORT, *(f"figures/{name}.png" for name in figures)]
 
 
 def _links(figures: Iterable[str]) -> Iterator[str]:

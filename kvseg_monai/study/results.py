@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import write_text
+from kvseg_monai.files import is_ours, record, write_text
 
 CONFIGURATION, RECORD, CURVE, LOCK = "configuration.json", "arm.json", "curve.csv", "lock"  # of an arm, beside FILE
-FILE, RECORDS, CURVES = "results.csv", "arms.json", "curves.csv"  # of all arms
+GATHERED = FILE, RECORDS, CURVES = "results.csv", "arms.json", "curves.csv"  # of all arms
 SCORES = ("jaccard", "weighted_jaccard", "dice", "hd95_mm")
 KEYS = ("net", "attention", "seed", "patient", "class")
 OF_ARM = ("parameters", "epochs", "best_epoch", "training_seconds")
@@ -55,11 +55,15 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write rows as CSV, whole or not at all; an undefined score is an empty cell."""
+    return write_text(path, _as_csv(rows))
+
+
+def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    return write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -97,27 +101,33 @@ def finished(folder: Path, names: Iterable[str]) -> list[str]:
 def gather(arms_dir: Path, names: Sequence[str], target: Path) -> list[str]:
     """Put what the finished arms wrote into the files of all arms, in the folder ``target``; return which those are.
 
-    Two processes may do so at once: each looks again after writing, so that the one that writes last has seen all.
+    Two processes may do so at once: each looks again after writing, so that the one that writes last has seen all. What
+    holds the finished arms' results and nothing else is ours, also in a study that was made before there were records.
     """
     done: list[str] = []
     while (now := finished(arms_dir, names)) != done:
         done = now
         rows = [row for name in done for row in read_rows(arms_dir / name / FILE)]
         cells = [{**row, **{m: "" if math.isnan(row[m]) else row[m] for m in SCORES}} for row in rows]
-        write_rows(target / FILE, cells)
         records = {name: _read_json(arms_dir / name / RECORD) for name in done}
-        write_text(target / RECORDS, json.dumps(records, indent=1) + "\n")
-        write_text(target / CURVES, "\n".join(_curve_lines(arms_dir, records)) + "\n")
+        texts = (
+            _as_csv(cells),
+            json.dumps(records, indent=1) + "\n",
+            "\n".join(_curve_lines(arms_dir, records)) + "\n",
+        )
+        for name, text in zip(GATHERED, texts, strict=True):
+            write_text(target / name, text)
+        record(target, [name for name in GATHERED if not is_ours(target / name)])
     return done
 
 
 def _curve_lines(arms_dir: Path, records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Yield the lines of all arms' curves, each behind what the arm is."""
     yield "net,attention,seed,epoch,val_mean_dice,seconds"
-    for name, record in records.items():
+    for name, told in records.items():
         file = arms_dir / name / CURVE
         lines = file.read_text(encoding="utf-8").splitlines()[1:] if file.is_file() else []
-        yield from (f"{record['net']},{record['attention']},{record['seed']},{line}" for line in lines)
+        yield from (f"{told['net']},{told['attention']},{told['seed']},{line}" for line in lines)
 
 
 def read_records(folder: Path) -> dict[str, dict[str, Any]]:

@@ -14,9 +14,9 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from kvseg_monai.study import results
+from kvseg_monai.files import refuse_foreign, refuse_overlap
+from kvseg_monai.study import dataset, results
 from kvseg_monai.study.arm import BUSY, EPOCH
-from kvseg_monai.study.dataset import write_datalist
 from kvseg_monai.study.plan import Arm, Study
 from kvseg_monai.study.state import arms_dir, configuration, refuse_other_configurations, write_configuration
 
@@ -47,10 +47,15 @@ def run_study(study: Study, arms: Sequence[Arm], *, device: str, redo: bool = Fa
         The exit code: 1 when an arm broke.
 
     Raises:
-        InputError: for data that do not fit the split, or arms of another configuration without ``redo``.
+        InputError: for data that do not fit the split, arms of another configuration without ``redo``, an output folder
+            that lies in the data or the other way round, or files in it that are not ours.
     """
-    write_datalist(study)
+    refuse_overlap(sources={"dataset_dir": study.dataset_dir}, targets={"output_dir": study.output_dir})
+    dataset.write_datalist(study)
     refuse_other_configurations(study, redo=redo)
+    names = [arm.name for arm in study.arms]
+    results.gather(arms_dir(study), names, study.output_dir)
+    refuse_foreign(study.output_dir / name for name in results.GATHERED)
     tally = Tally()
     todo = [arm for arm in arms if not results.finished(arms_dir(study), [arm.name])]
     tally.finished_before = [arm.name for arm in arms if arm not in todo]
@@ -103,7 +108,7 @@ def _run_process(study: Study, arm: Arm, *, device: str, epochs: int, bar: tqdm)
     """Run the arm, its log in ``log.txt``; move the bar by the epochs that it tells; return the exit code."""
     folder = arms_dir(study) / arm.name
     line = [sys.executable, "-m", "kvseg_monai.study.arm", "--folder", str(folder), "--device", device]
-    line += ["--bundle", str(study.bundles_dir / arm.bundle), "--dataset_dir", str(study.output_dir)]
+    line += ["--bundle", str(study.bundles_dir / arm.bundle), "--dataset_dir", str(study.output_dir / dataset.FOLDER)]
     with (
         (folder / "log.txt").open("a", encoding="utf-8") as log,
         subprocess.Popen(line, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment()) as process,

@@ -1,6 +1,7 @@
 """What an arm is, recorded in its folder, so that results of another configuration are never mixed in."""
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
@@ -59,15 +60,14 @@ def refuse_other_configurations(study: Study, *, redo: bool = False) -> None:
     """Compare every arm that was begun with what the study says now.
 
     Raises:
-        InputError: naming an arm and what differs; with ``redo`` such arms are set aside instead.
+        InputError: naming an arm and what differs; with ``redo`` such arms are set aside instead. Also for a folder in
+            the place of an arm's that is none.
     """
     for arm in study.arms:
         folder = arms_dir(study) / arm.name
-        file = folder / results.CONFIGURATION
-        if not file.is_file():
-            continue
-        wanted, found = configuration(study, arm), json.loads(file.read_text(encoding="utf-8"))
-        if wanted == found:
+        found = begun(folder)
+        wanted = configuration(study, arm)
+        if found in (None, wanted):
             continue
         if redo:
             folder.rename(_free_name(study.output_dir / "replaced", arm.name))
@@ -77,6 +77,31 @@ def refuse_other_configurations(study: Study, *, redo: bool = False) -> None:
             f"{folder} was made with another configuration: {changed}; undo the change, or give --redo to make such "
             "arms again (the old ones go to 'replaced'), or another --output_dir"
         )
+
+
+def begun(folder: Path) -> dict[str, Any] | None:
+    """Return the configuration with which an arm was begun, None where its folder is new.
+
+    Raises:
+        InputError: the folder holds what no arm has, and so is not ours to write into.
+    """
+    try:
+        found = json.loads((folder / results.CONFIGURATION).read_text(encoding="utf-8"))
+        if isinstance(found, dict) and {"net", "attention", "seed"} <= set(found):
+            return found
+    except (OSError, ValueError):  # what is there instead is looked at below
+        pass
+    # A process that was stopped, or has just begun, leaves an empty lock and hidden files.
+    if os.path.lexists(folder) and not (folder.is_dir() and all(map(_is_beginning, folder.iterdir()))):
+        raise InputError(
+            f"{folder} is there and is no arm of a study; move it away, or give another --output_dir: nothing is "
+            "written into it"
+        )
+    return None
+
+
+def _is_beginning(path: Path) -> bool:
+    return path.name.startswith(".") or (path.name == results.LOCK and path.is_file() and not path.stat().st_size)
 
 
 def refuse_unmatched(study: Study) -> None:
@@ -117,4 +142,6 @@ def _short(value: Any) -> str:
 
 def _free_name(parent: Path, name: str) -> Path:
     parent.mkdir(parents=True, exist_ok=True)
-    return parent / f"{name}_{time.strftime('%Y%m%d-%H%M%S')}"
+    dated = f"{name}_{time.strftime('%Y%m%d-%H%M%S')}"
+    names = (parent / f"{dated}{again}" for again in ("", *(f"-{number}" for number in range(2, 1000))))
+    return next(path for path in names if not os.path.lexists(path))
