@@ -225,7 +225,7 @@ def keep_earlier(model: Path) -> None:
     """Copy a model that is about to be replaced, and its record, to names with its date, and say so."""
     if not model.is_file():
         return
-    kept = dated(model)
+    kept = dated(model, companion=record_of)
     for path, copy in ((model, kept), (record_of(model), record_of(kept))):
         if path.is_file():
             with whole_file(copy) as temporary:

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -198,11 +198,11 @@ def move(source: Path, target: Path) -> None:
     os.replace(source, target)
 
 
-def dated(path: Path) -> Path:
-    """Return a name beside ``path`` that is free and has the file's date."""
+def dated(path: Path, *, companion: Callable[[Path], Path] = Path) -> Path:
+    """Return a name beside ``path`` that has the file's date and is free, as is that of its ``companion``."""
     stem = f"{path.stem}_{time.strftime('%Y%m%d-%H%M%S', time.localtime(path.lstat().st_mtime))}"
     names = (path.with_name(f"{stem}{again}{path.suffix}") for again in ("", *(f"-{n}" for n in range(2, 1000))))
-    return next(name for name in names if not os.path.lexists(name))
+    return next(name for name in names if not any(map(os.path.lexists, (name, companion(name)))))
 
 
 def refuse_overlap(

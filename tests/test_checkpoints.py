@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from support import names_in
 from torch import nn
 
 from kvseg_monai.checkpoints import Checkpoints, load_weights, save_whole
@@ -125,7 +126,7 @@ def test_a_run_without_a_score_keeps_its_last_weights(tmp_path):
 
 def names(folder) -> list[str]:
     """The files of a folder; a date is shown as DATE."""
-    return sorted(re.sub(r"\d{8}-\d{6}", "DATE", path.name) for path in folder.iterdir())
+    return sorted(re.sub(r"\d{8}-\d{6}", "DATE", name) for name in names_in(folder))
 
 
 def test_a_better_model_takes_the_place_of_the_earlier_which_is_kept(tmp_path):

@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser
 from monai.networks.blocks import CrossAttentionBlock, SABlock, SpatialAttentionBlock, TransformerBlock
 from monai.networks.nets import UNETR, SwinUNETR, UNet, ViT, ViTAutoEnc
 from monai.networks.nets.swin_unetr import WindowAttention
+from support import names_in
 from torch import nn
 
 import kvseg_monai
@@ -412,7 +413,7 @@ def test_bundle_definition_and_command_line(tmp_path, monkeypatch, capsys):
     assert main() == 0
     assert "blocks.0.attn" in capsys.readouterr().out
     torch.testing.assert_close(torch.load(tmp_path / "kv.pt", weights_only=True), network.state_dict())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["base.json", "kv.pt", "model.pt", "train.json"]
+    assert names_in(tmp_path) == ["base.json", "kv.pt", "model.pt", "train.json"]
 
     (tmp_path / "kv.pt").write_text("an earlier file")
     with pytest.raises(InputError, match=r"kv.pt is there already; give another --target, or --overwrite"):
@@ -420,6 +421,11 @@ def test_bundle_definition_and_command_line(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "kv.pt").read_text() == "an earlier file"
     arguments.append("--overwrite")
     monkeypatch.setattr(sys, "argv", ["convert", *arguments])
+    with pytest.raises(InputError, match=r"kv.pt is there and was not written by kvseg_monai, or was changed since"):
+        main()
+    (tmp_path / "kv.pt").unlink()
+    assert main() == 0
+    torch.save(source.state_dict(), tmp_path / "model.pt")
     assert main() == 0
     torch.testing.assert_close(torch.load(tmp_path / "kv.pt", weights_only=True), network.state_dict())
 

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import names_in
 from torch.utils.tensorboard import SummaryWriter
 
 from kvseg_monai.curves import main
@@ -35,7 +36,7 @@ def test_table_and_picture(trainings, monkeypatch):
         *("KV,2,0,0.3000", "KV,2,1,0.7000"),
     ]
     assert target.read_bytes().startswith(b"\x89PNG")
-    assert sorted(path.name for path in target.parent.iterdir()) == ["curves.csv", "curves.png"]
+    assert names_in(target.parent) == ["curves.csv", "curves.png"]
 
 
 @pytest.mark.parametrize(

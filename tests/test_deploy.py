@@ -8,7 +8,7 @@ import pytest
 import torch
 from label_server import save_weights
 from monai.bundle import ConfigParser
-from support import ROOT
+from support import ROOT, names_in
 
 from kvseg_monai.deploy import deploy
 from kvseg_monai.errors import InputError
@@ -36,7 +36,7 @@ def test_weights_are_put_in_place_and_back(bundle, tmp_path):
     deploy(bundle, second)
     (kept,) = (bundle / "models").glob("model_*.pt")
     assert not (bundle / "models" / "training.json").exists()
-    assert {path.name.partition("_")[0] for path in (bundle / "models").iterdir()} == {"model.pt", "model", "training"}
+    assert {name.partition("_")[0] for name in names_in(bundle / "models")} == {"model.pt", "model", "training"}
     deploy(bundle, kept)
     states = [torch.load(path, weights_only=True) for path in (first, model)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -47,7 +47,7 @@ def test_the_same_weights_again_change_nothing(bundle, tmp_path):
     weights = save_weights(NAME, tmp_path / "weights.pt")
     deploy(bundle, weights)
     deploy(bundle, weights)
-    assert [path.name for path in (bundle / "models").iterdir()] == ["model.pt"]
+    assert names_in(bundle / "models") == ["model.pt"]
 
 
 def test_a_damaged_model_is_replaced_and_kept(bundle, tmp_path):

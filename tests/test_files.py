@@ -1,6 +1,7 @@
 """A file appears whole under its name, or not at all."""
 
 import pytest
+from support import names_in
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import whole_file
@@ -14,7 +15,7 @@ def test_the_file_appears_when_the_block_is_done(tmp_path):
         assert temporary.suffixes == [".nii", ".gz"]
         assert temporary.name.startswith(".")
         assert not path.exists()
-    assert [(p.name, p.read_text()) for p in path.parent.iterdir()] == [("a.nii.gz", "text")]
+    assert (names_in(path.parent), path.read_text()) == (["a.nii.gz"], "text")
 
 
 def write_half(path):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import create_workflow
-from support import BUNDLES, ROOT, TINY, config, make_volume
+from support import BUNDLES, ROOT, TINY, config, make_volume, names_in
 
 import kvseg_monai
 from kvseg_monai.errors import InputError, run_command
@@ -235,7 +235,7 @@ def test_a_zip_is_replaced_only_when_asked(weights, tmp_path):
     assert archive.read_bytes() == before
     pack(tmp_path, weights, "--network_def#dropout", "0.1", "--overwrite")
     assert archive.read_bytes() != before
-    assert {path.name for path in tmp_path.iterdir()} == {archive.name, f"{archive.name}.sha256"}
+    assert names_in(tmp_path) == [archive.name, f"{archive.name}.sha256"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import torch
 import yaml
 from ignite.engine import Events
 from PIL import Image
-from support import ROOT
+from support import ROOT, names_in
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.study import results
@@ -150,7 +150,7 @@ def test_the_report_compares_the_arms(finished, capsys):
     text = (out / "report.md").read_text()
     assert "Not finished, and not in these tables: broken-own-0, broken-own-1." in text
     assert "| setr | kv | 2 | 2 |" in text
-    figures = {path.name for path in (out / "figures").iterdir()}
+    figures = set(names_in(out / "figures"))
     assert {"cost.png", "difference_jaccard.png", "curves_setr.png", "pairs_setr.png"} <= figures
     for name in figures:
         assert f"(figures/{name})" in text

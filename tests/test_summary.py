@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from support import block
+from support import block, names_in
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.metrics import score_case
@@ -96,7 +96,7 @@ def test_no_cases_are_refused():
 def test_files_hold_the_summary(summary, tmp_path):
     write_metrics(summary, tmp_path / "new" / "folder")
     folder = tmp_path / "new" / "folder"
-    assert sorted(p.name for p in folder.iterdir()) == ["metrics.csv", "metrics.json"]
+    assert names_in(folder) == ["metrics.csv", "metrics.json"]
     text = (folder / "metrics.json").read_text()
     assert json.loads(text) == summary
     assert "NaN" not in text

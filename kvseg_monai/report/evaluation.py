@@ -65,8 +65,8 @@ def build_report(
             page's name, or is there and not ours.
     """
     sources = {"evaluation": evaluation, "predictions": predictions, "training": training}
-    refuse_overlap(sources=sources, targets={"target": target})
     refuse_page(target)
+    refuse_overlap(sources=sources, targets={"target": target})
     evaluation = Path(evaluation)
     for folder in filter(None, (training, predictions)):
         if not Path(folder).is_dir():
