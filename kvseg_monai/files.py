@@ -50,9 +50,9 @@ def whole_file(path: str | os.PathLike[str], *, keep: bool = False) -> Iterator[
             if not keep:
                 refuse_foreign([path])
             set_aside(path)
-        _append(
-            path.parent, path.name, digest
-        )  # before the file: one that a crash leaves unlisted could not be replaced
+        listed = os.path.lexists(path) and digest in recorded(path.parent).get(path.name, set())
+        if not listed:  # before the file: one that a crash leaves unlisted could not be replaced
+            _append(path.parent, path.name, digest)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
