@@ -54,7 +54,7 @@ def read_datalist(dataset_dir: str | Path, *, base_dir: str | Path | None = None
     found = _load(path)
     datalist = {key: value for key, value in found.items() if section_named(key) is None}
     notice = datalist.get("notice")
-    if notice is not None and not isinstance(notice, str):
+    if notice not in (None, "") and not _is_text(notice):
         raise InputError(f"{path}: 'notice' is {reprlib.repr(notice)}; it must be a text: correct it or take it out")
     lists = {section: [name for name in found if section_named(name) == section] for section in SYNONYMS}
     for section, names in lists.items():
@@ -83,7 +83,7 @@ def label_names(dataset_dir: str | Path) -> list[str] | None:
         raise InputError(f"{path}: 'labels' is {reprlib.repr(labels)}; {rule}")
     pairs = [(key, item) if type(item) is int else (item, key) for key, item in labels.items()]
     for name, value in pairs:
-        if not isinstance(name, str) or not name.strip() or not re.fullmatch("[0-9]{1,9}", str(value)):
+        if not _is_text(name) or not re.fullmatch("[0-9]{1,9}", str(value)):
             raise InputError(f"{path}: 'labels' has {reprlib.repr(value)} for {reprlib.repr(name)}; {rule}")
     names = {int(value): name for name, value in pairs}
     if sorted(int(value) for _, value in pairs) != list(range(len(pairs))):
@@ -148,7 +148,7 @@ def _entries(path: Path, name: str, entries: Any) -> Iterator[Entry]:
 
 def _relative(where: str, key: str, text: Any) -> str:
     """Return a path as it is compared and used: POSIX, without ``./``."""
-    if not isinstance(text, str) or not text.strip(" ./") or "\0" in text:
+    if not _is_text(text) or not text.strip(" ./") or "\0" in text:
         found = reprlib.repr(text)
         raise InputError(f"{where}: the {key} is {found}; it must be the path of one file, relative to the datalist")
     windows = PureWindowsPath(text)  # also on Linux: a datalist is read where it was not written
@@ -161,7 +161,7 @@ def _relative(where: str, key: str, text: Any) -> str:
 
 
 def _patient(where: str, patient: Any) -> str:
-    if isinstance(patient, bool) or not isinstance(patient, str | int) or not str(patient).strip():
+    if type(patient) is not int and not _is_text(patient):
         raise InputError(
             f"{where}: the patient is {_kind(patient)}; it must be a text or a whole number, or be left out where each "
             "image is of another patient"
@@ -206,6 +206,11 @@ def _refuse_second(path: Path, seen: dict[Any, str], key: Any, told: str) -> Non
             "one list, with a label of its own, else the score is too good: take one of the two out"
         )
     seen[key] = told
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a text with a letter that can be written; half a character, as JSON may hold, cannot."""
+    return isinstance(value, str) and bool(value.strip()) and not re.search("[\ud800-\udfff]", value)
 
 
 def _kind(value: Any) -> str:

@@ -77,7 +77,7 @@ def still_to_do(
                 f"--output_dir {output_dir} is the folder of the input {case['image']}; a label map takes its input's "
                 "name, so it must go elsewhere: choose another --output_dir"
             )
-        if again or not target.exists():
+        if again or not os.path.exists(target):
             todo.append(case)
     if len(todo) < len(data):
         logger.info(

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kvseg_monai.files import recorded_as
+from kvseg_monai.files import RECORD, recorded_as
 from kvseg_monai.nifti_header import VOLUME_SUFFIXES
 
 LABEL_MAP = "label map"  # kind of what inference and evaluation write, in the records of :mod:`kvseg_monai.files`
@@ -67,7 +67,8 @@ def _folders(root: Path, hidden: PassedOver) -> Iterator[tuple[Path, list[str]]]
                 folders.clear()
                 continue
             seen.add(real)
-            hidden += [("hidden", os.path.relpath(os.path.join(place, n), root)) for n in folders + names if _hidden(n)]
+            concealed = [name for name in folders + names if _hidden(name) and name != RECORD]
+            hidden += [("hidden", os.path.relpath(os.path.join(place, name), root)) for name in concealed]
             folders[:] = sorted(name for name in folders if not _hidden(name))
             links = [os.path.join(place, name) for name in folders if os.path.islink(os.path.join(place, name))]
             above = {real, *real.parents, root, *root.parents}

@@ -62,6 +62,8 @@ def test_paths_lead_below_the_datalist(tmp_path, key, text):
         ({"test": [{"image": None}]}, "the image is None; it must be the path of one file"),
         ({"test": [{"image": ["a", "b"]}]}, r"the image is \['a', 'b'\]; it must be the path of one file"),
         ({"test": [{"image": "a\0b"}]}, "it must be the path of one file"),
+        ({"test": ["\ud800"]}, "it must be the path of one file"),
+        ({"test": [{"image": "a", "patient": "\udcff"}]}, "it must be a text or a whole number"),
         ({"test": [""]}, "the image is ''; it must be the path"),
         ({"test": ["./"]}, "the image is './'; it must be the path"),
         ({"test": [{"image": "a", "label": 1}]}, "the label is 1; it must be the path"),

@@ -1,12 +1,16 @@
 """Where label maps go, and which are made."""
 
+import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import create_workflow
 from monai.data import MetaTensor
 from monai.transforms import SaveImage
+from support import config
 
 from kvseg_monai.data import volumes
 from kvseg_monai.errors import InputError
@@ -99,3 +103,33 @@ def test_a_second_run_on_the_same_folder_leaves_its_label_maps_alone(tmp_path):
     (tmp_path / "seg").mkdir()
     writer.write(tmp_path / "seg" / "a.nii.gz")
     assert volumes(tmp_path) == cases
+
+
+def test_an_evaluation_keeps_equal_names_apart(tmp_path, tiny_dataset):
+    entries = []
+    for number in (5, 6):
+        for kind in ("image", "label"):
+            (tmp_path / kind / str(number)).mkdir(parents=True)
+            (tmp_path / kind / str(number) / "scan.nii.gz").symlink_to(
+                tiny_dataset / f"{kind}s" / f"case{number}.nii.gz"
+            )
+        entries.append({kind: f"{kind}/{number}/scan.nii.gz" for kind in ("image", "label")})
+    (tmp_path / "datalist.json").write_text(json.dumps({"testing": entries}))
+    places = {"dataset_dir": tmp_path, "ckpt_dir": tmp_path, "output_dir": tmp_path / "out"}
+    workflow = create_workflow(
+        config_file=config("setr_kv_segmentation", "evaluate"),
+        workflow_type="inference",
+        image_size=[64, 64],
+        **{"network_def#size": "tiny"},
+        **{name: str(place) for name, place in places.items()},
+    )
+    torch.save(workflow.parser.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt")
+    workflow.run()
+    scored = json.loads((tmp_path / "out" / "metrics.json").read_text())["cases"]
+    assert [case["case"] for case in scored] == ["scan", "scan_2"]
+    assert [case["patient"] for case in scored] == [entry["image"] for entry in entries]
+    for case, number in zip(scored, (5, 6), strict=True):
+        assert case["image"] == str(tmp_path / "image" / str(number) / "scan.nii.gz")
+        assert case["prediction"] == str(tmp_path / "out" / "predictions" / str(number) / "scan.nii.gz")
+        places = [nib.load(case[key]).affine for key in ("prediction", "image")]
+        np.testing.assert_allclose(*places, atol=1e-4)
