@@ -1,75 +1,42 @@
 """What a dataset folder holds: cases of a datalist, split by patient, or the volumes of a plain folder.
 
 A datalist is ``datalist.json``: lists ``training``, ``validation`` and ``test`` of {image, label, patient} with paths
-relative to the file, and ``labels``, a table from label value to name. Only ``training`` is required: what is missing
-is split off from it, by patient.
+relative to the file, and ``labels``, a table from label value to name (see :mod:`kvseg_monai.datalist`). A training
+needs ``training`` alone: without ``validation`` some of its patients are held out. No list ever stands for another.
 """
 
-import json
 import logging
+import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kvseg_monai.dicom.listing import list_volumes
+from kvseg_monai.datalist import (
+    DATALIST,
+    SECTIONS,
+    UNLABELLED,
+    Entry,
+    label_names,
+    patient_of,
+    read_datalist,
+    section_named,
+    told_sections,
+)
+from kvseg_monai.dicom.listing import list_volumes, not_dicom
 from kvseg_monai.errors import InputError
-from kvseg_monai.readers import VOLUME_SUFFIXES
+from kvseg_monai.nifti_header import VOLUME_SUFFIXES, why_no_file
+from kvseg_monai.search import as_sentence, find_nifti
 
 logger = logging.getLogger(__name__)
 
-SECTIONS = ("training", "validation", "test")
 Case = dict[str, str]
-
-
-def read_datalist(dataset_dir: str | Path) -> dict[str, Any]:
-    """Read and check ``dataset_dir/datalist.json``; a patient in two sections is refused.
-
-    Raises:
-        InputError: when the file is missing, is no JSON, lacks a part, or has one patient in two sections.
-    """
-    path = Path(dataset_dir) / "datalist.json"
-    if not path.is_file():
-        raise InputError(
-            f"{path} is missing; dataset_dir must be a folder with a datalist.json: prepare one with "
-            "`python -m data_prep.uw_madison`, or correct --dataset_dir"
-        )
-    try:
-        datalist = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}); correct it or prepare the dataset again") from error
-    if not isinstance(datalist, dict) or not isinstance(datalist.get("training", []), list):
-        raise InputError(f"{path} has no list 'training'; a datalist is an object with the lists {', '.join(SECTIONS)}")
-    _refuse_shared_patients(path, datalist)
-    return datalist
-
-
-def _refuse_shared_patients(path: Path, datalist: dict[str, Any]) -> None:
-    seen: dict[str, str] = {}
-    for section in SECTIONS:
-        for entry in datalist.get(section, []):
-            if not isinstance(entry, dict) or "image" not in entry:
-                raise InputError(f"{path}, {section}: an entry is {entry!r}; each must be an object with an 'image'")
-            patient = str(entry.get("patient", entry["image"]))
-            if seen.setdefault(patient, section) != section:
-                raise InputError(
-                    f"{path}: patient {patient} is in {seen[patient]} and in {section}; a patient may be in one list "
-                    "only, else the score is too good: move all its entries into one"
-                )
 
 
 def class_names(dataset_dir: str | Path, default: Sequence[str]) -> list[str]:
     """Return the names of labels 1, 2, ... of the dataset, or ``default`` where its datalist names none."""
-    labels = read_datalist(dataset_dir).get("labels")
-    if not labels:
-        return list(default)
-    names = {int(value): str(name) for value, name in labels.items()}
-    if sorted(names) != list(range(len(names))):
-        raise InputError(
-            f"{Path(dataset_dir) / 'datalist.json'}: the label values are {sorted(names)}; they must be "
-            "0 (background), 1, 2, ... without a gap"
-        )
-    return [names[value] for value in range(1, len(names))]
+    names = label_names(dataset_dir)
+    return list(default) if names is None else names
 
 
 def notice(dataset_dir: str | Path) -> str | None:
@@ -77,34 +44,57 @@ def notice(dataset_dir: str | Path) -> str | None:
     return read_datalist(dataset_dir).get("notice")
 
 
-def cases(dataset_dir: str | Path, section: str, *, holdout: float = 0.2, seed: int = 0) -> list[Case]:
-    """Return the cases of a section with absolute paths.
+def cases(
+    dataset_dir: str | Path,
+    section: str,
+    *,
+    holdout: float = 0.2,
+    seed: int = 0,
+    base_dir: str | Path | None = None,
+) -> list[Case]:
+    """Return the cases of a section, with labels, as absolute paths; links keep their own names.
 
     Where the datalist has no ``validation``, the fraction ``holdout`` of the training patients, drawn by ``seed``, is
-    held out as such and left out of ``training``. Where it has no ``test``, ``test`` means ``validation``.
+    held out as such and left out of ``training``.
+
+    Args:
+        dataset_dir: the folder with the datalist.
+        section: one of :data:`kvseg_monai.datalist.SECTIONS`, by any of its names.
+        holdout: see above.
+        seed: see above.
+        base_dir: the folder that the datalist's paths are relative to; None for ``dataset_dir``.
 
     Raises:
-        InputError: for a missing file, a case without label, or a section that would be empty.
+        InputError: for a missing file, a case without label, or a section that is not there or empty.
     """
-    root = Path(dataset_dir)
-    datalist = read_datalist(root)
-    if section == "test" and not datalist.get("test"):
-        logger.info("%s has no test list: the validation list is used", root / "datalist.json")
-        section = "validation"
-    if section not in SECTIONS:
+    wanted = section_named(section)
+    if wanted not in SECTIONS:
         raise InputError(f"section is {section!r}; it must be one of {', '.join(SECTIONS)}")
-    entries = datalist.get(section, [])
-    if section != "test" and not datalist.get("validation"):
+    path = Path(dataset_dir) / DATALIST
+    datalist = read_datalist(dataset_dir, base_dir=base_dir)
+    entries = datalist[wanted]
+    if wanted != "test" and not datalist["validation"] and datalist["training"]:
         training, validation = _hold_out(datalist["training"], holdout, seed)
-        entries = training if section == "training" else validation
+        entries = training if wanted == "training" else validation
     if not entries:
-        raise InputError(f"{root / 'datalist.json'}: the {section} list is empty; it must name at least one case")
-    return [_resolve(root, section, entry) for entry in entries]
+        raise InputError(
+            f"{path}: the {wanted} list is empty or not there, and none stands for another; the datalist has "
+            f"{told_sections(datalist)}: {_remedy(wanted)}"
+        )
+    base = Path(base_dir or dataset_dir).resolve()
+    return [_labelled(base, f"{path}, {wanted}", entry) for entry in entries]
 
 
-def _hold_out(entries: list[Case], fraction: float, seed: int) -> tuple[list[Case], list[Case]]:
+def _remedy(section: str) -> str:
+    """Say what to do without a section; ``--section`` is an option of evaluation, which asks for the test cases."""
+    if section == "test":
+        return "name test cases, or score others by --section validation (held out from training where none is listed)"
+    return f"name {section} cases"
+
+
+def _hold_out(entries: list[Entry], fraction: float, seed: int) -> tuple[list[Entry], list[Entry]]:
     """Split by patient into what stays and what is held out, at least one patient of each where there are two."""
-    patients = sorted({str(entry.get("patient", entry["image"])) for entry in entries})
+    patients = sorted({patient_of(entry) for entry in entries})
     if len(patients) < 2:
         raise InputError(
             f"the datalist has {len(patients)} patient(s) and no validation list; training needs at least two "
@@ -112,50 +102,80 @@ def _hold_out(entries: list[Case], fraction: float, seed: int) -> tuple[list[Cas
         )
     random.Random(seed).shuffle(patients)
     held = set(patients[: min(max(1, round(fraction * len(patients))), len(patients) - 1)])
-    split: tuple[list[Case], list[Case]] = ([], [])
+    split: tuple[list[Entry], list[Entry]] = ([], [])
     for entry in entries:
-        split[str(entry.get("patient", entry["image"])) in held].append(entry)
+        split[patient_of(entry) in held].append(entry)
     return split
 
 
-def _resolve(root: Path, section: str, entry: Case) -> Case:
+def _labelled(base: Path, where: str, entry: Entry) -> Case:
     if "label" not in entry:
-        raise InputError(f"{root / 'datalist.json'}, {section}: {entry['image']} has no 'label'; scoring needs one")
-    case = {key: str((root / entry[key]).resolve()) for key in ("image", "label")}
+        raise InputError(f"{where}: {entry['image']} has no 'label'; training and scoring need one: add it")
+    case = {key: str(base / entry[key]) for key in ("image", "label")}
     for path in case.values():
-        if not Path(path).is_file():
-            raise InputError(f"{root / 'datalist.json'}, {section}: the file {path} is missing; restore it")
-    return {**case, "patient": str(entry.get("patient", Path(entry["image"]).name))}
+        if not os.path.isfile(path):
+            raise InputError(f"{where}: the file {path} {why_no_file(path)}")
+    return {**case, "patient": patient_of(entry)}
 
 
-def volumes(dataset_dir: str | Path, *, required: bool = True) -> list[Case]:
+def volumes(
+    dataset_dir: str | Path,
+    *,
+    section: str | None = None,
+    base_dir: str | Path | None = None,
+    required: bool = True,
+) -> list[Case]:
     """Return what to segment: of a datalist the test cases, of a folder all NIfTI files and DICOM MR volumes below it.
 
-    A DICOM volume is named by its series number and a hash, not by its files (see :mod:`kvseg_monai.dicom.listing`).
-    What is left out of a DICOM folder by rule is told; what is at fault there is returned, for its reading to tell.
+    A NIfTI file has the name that the user gave it, also where that is a link (see :mod:`kvseg_monai.search`). A DICOM
+    volume is named by its series number and a hash, not by its files (see :mod:`kvseg_monai.dicom.listing`). What is
+    left out of a folder by rule is told; what is at fault there is returned, for its reading to tell.
+
+    Args:
+        dataset_dir: folder or file.
+        section: of a datalist, by any of its names; None for its test cases, or where it has none, those that it lists
+            as unlabelled. They need no label.
+        base_dir: the folder that the datalist's paths are relative to; None for ``dataset_dir``.
+        required: whether it is a mistake that there is nothing.
 
     Raises:
         InputError: when there is nothing, where something is required.
     """
     root = Path(dataset_dir)
-    if (root / "datalist.json").is_file():
-        return _listed_volumes(root)
+    if os.path.lexists(root / DATALIST):
+        entries = _listed(root, read_datalist(root, base_dir=base_dir), section, required=required)
+        return [{"image": str(Path(base_dir or root).resolve() / entry["image"])} for entry in entries]
     if root.is_file() and root.name.endswith(VOLUME_SUFFIXES):
-        return [{"image": str(root.resolve())}]
-    found = sorted(path for path in root.rglob("*") if path.name.endswith(VOLUME_SUFFIXES)) if root.is_dir() else []
-    images = [str(path.resolve()) for path in found] + (list_volumes(root) if root.exists() else [])
+        return [{"image": str(root.parent.resolve() / root.name)}]
+    root = root.resolve()
+    found, passed = find_nifti(root) if root.is_dir() else ([], [])
+    images = [str(path) for path in found] + (list_volumes(root) if root.exists() else [])
     images = list(dict.fromkeys(images))  # a file that cannot be read is a volume by its name, and a fault
+    told = as_sentence((kind, name) for kind, name in passed if not _is_dicom(root, kind, name))
     if not images and required:
         raise InputError(
-            f"{root} has no volume; --dataset_dir must be a folder with a datalist.json, a folder with files "
-            f"{' or '.join('*' + suffix for suffix in VOLUME_SUFFIXES)} or DICOM MR series, or one such file"
+            f"{root} has no volume{f' (passed over: {told})' if told else ''}; --dataset_dir must be a folder with a "
+            f"{DATALIST}, a folder with files *.nii or *.nii.gz or DICOM MR series, or one such file"
         )
+    if images and told:
+        logger.warning("passed over: %s", told)
     return [{"image": image} for image in images]
 
 
-def _listed_volumes(root: Path) -> list[Case]:
-    """Test cases, or, where the datalist has no case with a label, those without one."""
-    datalist = read_datalist(root)
-    if datalist.get("unlabelled") and not any(datalist.get(section) for section in SECTIONS):
-        return [{"image": str((root / entry["image"]).resolve())} for entry in datalist["unlabelled"]]
-    return [{"image": case["image"]} for case in cases(root, "test")]
+def _is_dicom(root: Path, kind: str, name: str) -> bool:
+    """Whether a file that is no NIfTI file by its ending is DICOM, which has its own count of what is left out."""
+    return (kind.startswith("*") or kind == "without an ending") and name not in not_dicom(root)
+
+
+def _listed(root: Path, datalist: Mapping[str, Any], section: str | None, *, required: bool) -> list[Entry]:
+    wanted = ("test", UNLABELLED) if section is None else (section_named(section),)
+    if wanted == (None,):
+        raise InputError(f"section is {section!r}; it must be one of {', '.join((*SECTIONS, UNLABELLED))}")
+    entries = next((datalist[name] for name in wanted if datalist[name]), [])
+    if not entries and required:
+        raise InputError(
+            f"{root / DATALIST} has no case in a list {' or '.join(map(str, wanted))}, and none stands for another; it "
+            f"has {told_sections(datalist)}: name test cases, choose a list by --section, or give the folder of the "
+            "images as --dataset_dir"
+        )
+    return entries

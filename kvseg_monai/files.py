@@ -23,7 +23,7 @@ _BLOCK = 1 << 20  # bytes
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str], *, keep: bool = False) -> Iterator[Path]:
+def whole_file(path: str | os.PathLike[str], *, keep: bool = False, kind: str | None = None) -> Iterator[Path]:
     """Give a temporary path beside ``path``; what the block writes there takes the place of ``path`` when it is done.
 
     The folder is made where it is missing. If the block fails, nothing is left behind and an earlier file stays.
@@ -31,6 +31,7 @@ def whole_file(path: str | os.PathLike[str], *, keep: bool = False) -> Iterator[
     Args:
         path: the file to write.
         keep: rename a file that is there and not ours to a name with its date, instead of refusing.
+        kind: what the file is, for the record, so that it can be told from what else we write (:func:`recorded_as`).
 
     Raises:
         InputError: ``path`` is a folder, one of its parents is a file, or there is a file of other content that no
@@ -52,7 +53,7 @@ def whole_file(path: str | os.PathLike[str], *, keep: bool = False) -> Iterator[
             set_aside(path)
         listed = os.path.lexists(path) and digest in recorded(path.parent).get(path.name, set())
         if not listed:  # before the file: one that a crash leaves unlisted could not be replaced
-            _append(path.parent, path.name, digest)
+            _append(path.parent, path.name, digest, kind)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -155,17 +156,29 @@ def discard_partials(folder: str | os.PathLike[str], names: Iterable[str]) -> No
 def recorded(folder: str | os.PathLike[str]) -> dict[str, set[str]]:
     """Return what the record of ``folder`` lists: path relative to it -> hashes of what was written there."""
     found: dict[str, set[str]] = defaultdict(set)
+    for entry in _lines(folder):
+        found[entry["file"]].add(entry["sha256"])
+    return dict(found)
+
+
+def recorded_as(folder: str | os.PathLike[str], kind: str) -> set[str]:
+    """Return the names of the files that were written into ``folder`` as this kind, changed since or not."""
+    return {entry["file"] for entry in _lines(folder) if entry.get("kind") == kind}
+
+
+def _lines(folder: str | os.PathLike[str]) -> Iterator[dict[str, str]]:
+    """Yield the entries of a record, without a line that a crash cut off."""
     try:
         lines = (Path(folder) / RECORD).read_bytes().decode("utf-8", "surrogateescape").split("\n")
     except OSError:
-        return {}
+        return
     for line in lines:
         try:
             entry = json.loads(line)
-            found[entry["file"]].add(entry["sha256"])
-        except (ValueError, TypeError, KeyError):  # a line that a crash cut off
+            if isinstance(entry["file"], str) and isinstance(entry["sha256"], str):
+                yield entry
+        except (ValueError, TypeError, KeyError):
             continue
-    return dict(found)
 
 
 def record(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
@@ -264,10 +277,11 @@ def _links_of(folder: Path) -> Iterator[Path]:
                 yield Path(os.path.realpath(path))
 
 
-def _append(folder: Path, name: str, digest: str) -> None:
+def _append(folder: Path, name: str, digest: str, kind: str | None = None) -> None:
     if (folder / RECORD).is_symlink():
         raise InputError(f"{folder / RECORD} is a link, and what it leads to is not ours to write: move the link away")
-    line = json.dumps({"file": name, "sha256": digest}, ensure_ascii=False) + "\n"
+    entry = {"file": name, "sha256": digest} | ({"kind": kind} if kind else {})
+    line = json.dumps(entry, ensure_ascii=False) + "\n"
     stream = os.open(folder / RECORD, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         os.write(stream, line.encode("utf-8", "surrogateescape"))  # in one piece: several processes may write

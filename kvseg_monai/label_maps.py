@@ -2,16 +2,20 @@
 
 import logging
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.data import NibabelWriter
+from monai.data.folder_layout import default_name_formatter
 
 from kvseg_monai.data import Case
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import refuse_foreign, whole_file
+from kvseg_monai.nifti_header import without_suffix
 from kvseg_monai.overrides import as_flag
+from kvseg_monai.search import LABEL_MAP
 
 logger = logging.getLogger(__name__)
 
@@ -21,25 +25,61 @@ def common_root(data: Sequence[Case]) -> str:
     return os.path.commonpath([str(Path(case["image"]).parent) for case in data]) if data else ""
 
 
+def with_own_names(data: Sequence[Case], suffix: str = ".nii.gz") -> list[Case]:
+    """Return the cases as they are, each of which has a label map of its own.
+
+    ``a.nii`` and ``a.nii.gz`` of one folder have one label map, and where capitals do not count, as in the file systems
+    of macOS and Windows, so have ``A.nii`` and ``a.nii``. Another name made for one of them would depend on what else
+    is there, and a later run could take the one's label map for the other's.
+
+    Raises:
+        InputError: naming two that have one label map.
+    """
+    root, images = Path(common_root(data)), {}
+    for case in data:
+        name = label_map_name(Path(case["image"]).relative_to(root), suffix)
+        target = _key(name)
+        if target in images:
+            raise InputError(
+                f"{images[target]} and {case['image']} would have one label map, {name}; names that differ in their "
+                "endings or capitals alone are one: rename one of the two, or put it into a folder of its own"
+            )
+        images[target] = case["image"]
+    for target, image in images.items():
+        for folder in target.parents:
+            if folder in images:
+                raise InputError(
+                    f"the label map of {images[folder]} would have the name of the folder for that of {image}; rename "
+                    "the file or the folder"
+                )
+    return list(data)
+
+
+def _key(path: Path) -> Path:
+    """Return a name as file systems compare it that know neither capitals nor ways to write an accent."""
+    return Path(unicodedata.normalize("NFC", str(path)).casefold())
+
+
 def still_to_do(
     data: Sequence[Case], output_dir: str | Path, *, overwrite: bool | str = False, suffix: str = ".nii.gz"
 ) -> list[Case]:
     """Leave out the volumes whose label map is in ``output_dir`` already, and say so.
 
     Raises:
-        InputError: when a label map would take the place of its input, or, with ``overwrite``, of a file that is not
-            ours or was changed since, as by a person who corrected it; or when nothing is left to do.
+        InputError: when two volumes have one label map; when one would take the place of its input, or, with
+            ``overwrite``, of a file that is not ours or was changed since, as by a person who corrected it; or when
+            nothing is left to do.
     """
     root = common_root(data)
     again, todo = as_flag(overwrite, "overwrite"), []
-    for case in data:
+    for case in with_own_names(data, suffix):
         target = _target_of(case, root, output_dir, suffix)
-        if target.parent == Path(case["image"]).parent:
+        if target.parent == Path(case["image"]).parent.resolve():
             raise InputError(
                 f"--output_dir {output_dir} is the folder of the input {case['image']}; a label map takes its input's "
                 "name, so it must go elsewhere: choose another --output_dir"
             )
-        if again or not target.exists():
+        if again or not os.path.exists(target):
             todo.append(case)
     if len(todo) < len(data):
         logger.info(
@@ -61,12 +101,12 @@ def all_to_do(data: Sequence[Case], output_dir: str | Path, *, suffix: str = ".n
     """Return all cases, whose label maps are made again where they are ours.
 
     Raises:
-        InputError: when a label map would take the place of an input, or of a file that is not ours or was changed
+        InputError: when two cases have one label map; when a label map would take the place of an input, or of a file that is not ours or was changed
             since, as by a person who corrected it.
     """
     root = common_root(data)
     inputs = {os.path.realpath(case[key]) for case in data for key in ("image", "label") if key in case}
-    targets = [_target_of(case, root, output_dir, suffix) for case in data]
+    targets = [_target_of(case, root, output_dir, suffix) for case in with_own_names(data, suffix)]
     for target in targets:
         if os.path.realpath(target) in inputs:
             raise InputError(f"{target} is an input, which is never replaced; choose another --prediction_dir")
@@ -80,7 +120,16 @@ def _target_of(case: Case, root: str | Path, output_dir: str | Path, suffix: str
 
 def label_map_name(image: Path, suffix: str = ".nii.gz") -> Path:
     """Return the relative path of an image's label map: the same, with another suffix."""
-    return image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + suffix)
+    return image.with_name(without_suffix(image.name) + suffix)
+
+
+def named_after_image(metadata: dict, saver: Any) -> dict:
+    """Name a label map as :func:`label_map_name` does: ``output_name_formatter`` for ``SaveImaged``.
+
+    MONAI takes off what follows the last dot of any name, and of ``.NII.GZ`` only the half.
+    """
+    named = default_name_formatter(metadata, saver)
+    return {**named, "subject": str(label_map_name(Path(named["subject"]), ".nii"))}
 
 
 class AtomicNibabelWriter(NibabelWriter):
@@ -90,5 +139,5 @@ class AtomicNibabelWriter(NibabelWriter):
         """Write the whole file; a volume of one slice keeps its third axis."""
         if self.data_obj is not None and self.data_obj.ndim == 2:
             self.data_obj = self.data_obj[..., None]
-        with whole_file(filename) as temporary:
+        with whole_file(filename, kind=LABEL_MAP) as temporary:
             super().write(temporary, verbose=verbose, **obj_kwargs)

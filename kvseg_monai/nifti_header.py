@@ -5,7 +5,24 @@ import os
 
 import nibabel as nib
 
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".NII.GZ", ".NII")  # nibabel fails where capitals are mixed
 MAX_GZIP_RATIO = 1032  # of deflate; https://zlib.net/zlib_tech.html
+
+
+def without_suffix(name: str) -> str:
+    """Return the name of a NIfTI file without its ending, and any other name as it is."""
+    suffix = next((suffix for suffix in VOLUME_SUFFIXES if name.endswith(suffix)), "")
+    return name.removesuffix(suffix)
+
+
+def why_no_file(path: str | os.PathLike[str]) -> str:
+    """Say of a path that is no regular file what is wrong, as the rest of a sentence."""
+    if os.path.islink(path) and not os.path.exists(path):
+        return (
+            f"is a link to {os.readlink(path)}, which is not there; fetch that file (of git-annex: `git annex get`), "
+            "or take the link away"
+        )
+    return "is no regular file; give one" if os.path.exists(path) else "is missing; restore it or correct the path"
 
 
 def header_finding(image: nib.spatialimages.SpatialImage, path: str) -> str | None:
@@ -17,7 +34,7 @@ def header_finding(image: nib.spatialimages.SpatialImage, path: str) -> str | No
         )
     if kind.kind not in "buif":
         return f"holds voxels of the type {kind.name}; they must be real numbers: give the magnitude"
-    most = os.path.getsize(path) * (MAX_GZIP_RATIO if path.endswith(".gz") else 1)
+    most = os.path.getsize(path) * (MAX_GZIP_RATIO if path.lower().endswith(".gz") else 1)
     if isinstance(image, nib.Nifti1Image) and math.prod(image.shape) * kind.itemsize > most:
         shape = " x ".join(str(side) for side in image.shape)
         return f"is {shape} voxels by its header, more than the file can hold; copy it again"

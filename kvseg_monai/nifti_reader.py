@@ -9,7 +9,7 @@ from monai.data import NibabelReader
 from monai.utils import ensure_tuple
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.nifti_header import header_finding
+from kvseg_monai.nifti_header import header_finding, why_no_file
 
 
 class NiftiReader(NibabelReader):
@@ -37,7 +37,7 @@ class NiftiReader(NibabelReader):
         """
         path = str(img[0])
         if not os.path.isfile(path):
-            raise InputError(f"{path} is missing; restore it or correct the path")
+            raise InputError(f"{path} {why_no_file(path)}")
         try:
             image = nib.load(path)
             finding = header_finding(image, path)

@@ -10,7 +10,7 @@ from monai.bundle import ConfigParser, ReferenceResolver
 
 from kvseg_monai.errors import InputError
 
-PLACES = ("bundle_root", "dataset_dir", "output_dir", "prediction_dir", "ckpt_dir", "ckpt_path")
+PLACES = ("bundle_root", "dataset_dir", "base_dir", "output_dir", "prediction_dir", "ckpt_dir", "ckpt_path")
 
 
 class _Override(argparse.Action):

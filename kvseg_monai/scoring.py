@@ -19,6 +19,7 @@ from nibabel.orientations import io_orientation
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import refuse_foreign
 from kvseg_monai.metrics import CASE_METRICS, score_case
+from kvseg_monai.nifti_header import without_suffix
 from kvseg_monai.run_record import RunRecord
 from kvseg_monai.summary import FILES, summarise, write_metrics
 
@@ -129,8 +130,7 @@ class ScoreVolumes:
 
 def case_name(path: str) -> str:
     """Name of a case: the file name of its image without ``.nii`` or ``.nii.gz``."""
-    name = os.path.basename(path.rstrip("/\\"))
-    return name.removesuffix(".gz").removesuffix(".nii") if name.endswith((".nii", ".nii.gz")) else name
+    return without_suffix(os.path.basename(path.rstrip("/\\")))
 
 
 def number_duplicates(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from dicom_files import write_series
 
 from kvseg_monai import data
 from kvseg_monai.errors import InputError
@@ -45,7 +47,6 @@ def test_without_validation_patients_are_held_out_whole(tmp_path):
     assert training | validation == set(NAMES)
     assert not training & validation
     assert len(validation) == 2
-    assert patients(data.cases(folder, "test")) == validation
     assert patients(data.cases(folder, "validation", seed=1)) != validation
     assert len(patients(data.cases(folder, "validation", holdout=0.5))) == 5
 
@@ -71,11 +72,14 @@ def test_a_patient_in_two_sections_is_refused(tmp_path):
     ("content", "sentence"),
     [
         ("{", "is not valid JSON"),
-        ("[]", "has no list 'training'"),
-        ('{"training": {}}', "has no list 'training'"),
-        ('{"training": [1]}', "an entry is 1"),
-        ('{"training": [{"label": "x"}]}', "must be an object with an 'image'"),
-        ('{"training": [], "validation": [{"image": "a", "label": "b"}]}', "the training list is empty"),
+        ("[]", "is a list; a datalist is an object with the lists training, validation, test"),
+        ('{"training": {}}', "'training' is an object with nothing; it must be a list"),
+        ('{"training": [1]}', "training, entry 1 is 1; each must be an object with an 'image'"),
+        ('{"training": [{"label": "x"}]}', "entry 1 is an object with 'label'; each must be"),
+        (
+            '{"training": [], "validation": [{"image": "a", "label": "b"}]}',
+            "the training list is empty or not there, .* has validation .1.: name training cases",
+        ),
         ('{"training": [{"image": "a"}], "validation": [{"image": "b"}]}', "a has no 'label'"),
         ('{"training": [{"image": "a", "label": "b"}], "validation": [{"image": "c"}]}', "the file .*a is missing"),
     ],
@@ -101,7 +105,59 @@ def test_class_names_come_from_the_datalist_or_the_default(tmp_path):
         data.class_names(tmp_path, ["x"])
 
 
-def test_volumes_of_a_datalist_a_folder_and_a_file(tmp_path):
+def test_no_list_stands_for_another(tmp_path):
+    folder = make_dataset(tmp_path, {"training": NAMES, "validation": ["v"], "test": []})
+    for ask in (data.cases, lambda folder, section: data.volumes(folder, section=section)):
+        with pytest.raises(
+            InputError, match=r"none stands for another; .* training \(20\) and validation \(2\): name t"
+        ):
+            ask(folder, "test")
+    with pytest.raises(InputError, match="choose a list by --section, or give the folder of the images"):
+        data.volumes(folder)
+    assert data.volumes(folder, required=False) == []  # as MONAI Label asks
+    assert len(data.volumes(folder, section="val")) == 2
+
+
+def test_inference_takes_test_cases_with_or_without_label_then_those_listed_as_unlabelled(tmp_path):
+    images = ["a", "b", "c"]
+    for name in images:
+        (tmp_path / name).touch()
+    content = {"training": [{"image": "a", "label": "b"}], "testing": ["./c"], "unlabelled": ["d"]}
+    (tmp_path / "datalist.json").write_text(json.dumps(content))
+    assert data.volumes(tmp_path) == [{"image": str(tmp_path / "c")}]
+    with pytest.raises(InputError, match="test: c has no 'label'; training and scoring need one"):
+        data.cases(tmp_path, "test")
+    (tmp_path / "datalist.json").write_text(json.dumps({**content, "testing": []}))
+    assert data.volumes(tmp_path) == [{"image": str(tmp_path / "d")}]  # missing: its reading tells
+
+
+def test_paths_may_be_relative_to_another_folder_by_option_alone(tmp_path):
+    (tmp_path / "plan").mkdir()
+    folder = make_dataset(tmp_path / "plan", {"training": ["a", "b"], "test": ["c"]})
+    for path in folder.glob("*.nii.gz"):
+        path.rename(tmp_path / path.name)
+    with pytest.raises(InputError, match="is missing; restore it"):
+        data.cases(folder, "test")
+    assert data.cases(folder, "test", base_dir=tmp_path)[0]["image"] == str(tmp_path / "c_day1.nii.gz")
+    assert data.volumes(folder, base_dir=tmp_path)[1]["image"] == str(tmp_path / "c_day2.nii.gz")
+
+
+def test_links_keep_their_names(tmp_path):
+    """A hub's cache: names that mean something are links to blobs without."""
+    folder = tmp_path / "snapshot"
+    (tmp_path / "blobs").mkdir()
+    folder.mkdir()
+    make_dataset(folder, {"training": ["a"], "validation": ["b"], "test": ["c"]})
+    for number, path in enumerate(sorted(folder.glob("*.nii.gz"))):
+        blob = path.rename(tmp_path / "blobs" / f"{number:064x}")
+        path.symlink_to(Path("..", "blobs", blob.name))
+    assert [Path(case["image"]).name for case in data.cases(folder, "test")] == ["c_day1.nii.gz", "c_day2.nii.gz"]
+    assert data.volumes(folder / "a_day1.nii.gz") == [{"image": str(folder / "a_day1.nii.gz")}]
+    (folder / "datalist.json").unlink()
+    assert [Path(case["image"]).name for case in data.volumes(folder)][:2] == ["a_day1.nii.gz", "a_day1_label.nii.gz"]
+
+
+def test_volumes_of_a_datalist_a_folder_and_a_file(tmp_path, caplog):
     folder = make_dataset(tmp_path, {"training": ["a"], "validation": ["b"], "test": ["c"]})
     assert [Path(case["image"]).name for case in data.volumes(folder)] == ["c_day1.nii.gz", "c_day2.nii.gz"]
     plain = tmp_path / "plain"
@@ -109,12 +165,33 @@ def test_volumes_of_a_datalist_a_folder_and_a_file(tmp_path):
     for name in ("b.nii", "deep/a.nii.gz", "notes.txt"):
         (plain / name).touch()
     assert [Path(case["image"]).name for case in data.volumes(plain)] == ["b.nii", "a.nii.gz"]
+    assert "passed over: 1 *.txt (first: notes.txt)" in caplog.text
     assert [Path(case["image"]).name for case in data.volumes(plain / "b.nii")] == ["b.nii"]
+
+
+def test_dicom_files_are_not_counted_as_passed_over(tmp_path, caplog):
+    write_series(tmp_path / "scan.1", np.arange(60, dtype=np.int16).reshape(5, 4, 3), np.diag([-1, -1, 3, 1.0]))
+    (tmp_path / "b.nii.gz").touch()
+    (tmp_path / "c.mgz").touch()
+    assert len(data.volumes(tmp_path)) == 2
+    assert "passed over: 1 *.mgz (first: c.mgz)" in caplog.text
+    assert all(Path(case["image"]).parent == tmp_path for case in data.volumes(tmp_path))
+
+
+def test_a_datalist_that_leads_nowhere_is_no_plain_folder(tmp_path):
+    (tmp_path / "a.nii.gz").touch()
+    (tmp_path / "datalist.json").symlink_to("gone.json")
+    with pytest.raises(InputError, match=r"datalist\.json is missing"):
+        data.volumes(tmp_path)
+    (tmp_path / "datalist.json").unlink()
+    (tmp_path / "datalist.json").mkdir()
+    with pytest.raises(InputError, match=r"datalist\.json is no file"):
+        data.volumes(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["empty", "missing", "empty/notes.txt"])
 def test_nothing_to_segment_is_told(tmp_path, name):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()
-    with pytest.raises(InputError, match="has no volume; --dataset_dir must be"):
+    with pytest.raises(InputError, match=r"has no volume.*; --dataset_dir must be"):
         data.volumes(tmp_path / name)

@@ -1,9 +1,26 @@
 """Where label maps go, and which are made."""
 
-import pytest
+import json
+from pathlib import Path
 
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import create_workflow
+from monai.data import MetaTensor
+from monai.transforms import SaveImage
+from support import config
+
+from kvseg_monai.data import volumes
 from kvseg_monai.errors import InputError
-from kvseg_monai.label_maps import still_to_do
+from kvseg_monai.label_maps import (
+    AtomicNibabelWriter,
+    label_map_name,
+    named_after_image,
+    still_to_do,
+    with_own_names,
+)
 
 
 def test_label_maps_that_are_there_are_not_made_again(tmp_path):
@@ -22,3 +39,97 @@ def test_label_maps_that_are_there_are_not_made_again(tmp_path):
         still_to_do(cases, out)
     with pytest.raises(InputError, match="is the folder of the input"):
         still_to_do(cases, source)
+
+
+def cases_of(folder, *names):
+    return [{"image": str(folder / name)} for name in names]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a.nii", "a.nii.gz"),
+        ("sub/a.nii", "b.nii", "sub/a.NII.GZ"),
+        ("A.nii.gz", "a.nii.gz"),
+        ("x/a.nii", "X/a.nii"),
+        ("caf\u00e9.nii", "cafe\u0301.nii"),  # one letter or two
+        ("series004-1f2e3d4c5b", "series004-1f2e3d4c5b.nii.gz"),  # a DICOM volume, and its label map by hand
+    ],
+)
+def test_two_volumes_never_share_a_label_map(tmp_path, names):
+    cases = cases_of(tmp_path, *names)
+    for check in (with_own_names, lambda data: still_to_do(data, tmp_path / "out", suffix=".dcm")):
+        with pytest.raises(
+            InputError, match=r"would have one label map, .*; names that differ in their endings"
+        ) as told:
+            check(cases)
+        assert {names[0], names[-1]} <= {part.rpartition(f"{tmp_path}/")[2] for part in str(told.value).split()}
+
+
+def test_a_label_map_is_no_folder_of_another(tmp_path):
+    with pytest.raises(InputError, match=r"a\.nii would have the name of the folder for that of .*a\.nii\.gz/b\.nii"):
+        with_own_names(cases_of(tmp_path, "a.nii", "a.nii.gz/b.nii"))
+
+
+def test_equal_names_in_folders_of_their_own_are_kept_apart(tmp_path):
+    cases = cases_of(tmp_path, "p1/a.nii", "p2/a.nii", "p2/a.b.nii")
+    assert with_own_names(cases) == cases
+
+
+@pytest.mark.parametrize(
+    "name", ["a.nii", "a.NII.GZ", "a.b.nii.gz", "a.gz.nii", "a.nii.nii.gz", "sub/a.nii.gz", "series004-1f"]
+)
+def test_monai_gives_a_label_map_the_name_that_is_looked_for(tmp_path, name):
+    source = str(tmp_path / "in" / name)
+    save = SaveImage(
+        tmp_path / "out",
+        output_postfix="",
+        separate_folder=False,
+        data_root_dir=str(tmp_path / "in"),
+        writer=AtomicNibabelWriter,
+        output_name_formatter=named_after_image,
+        print_log=False,
+    )
+    save(MetaTensor(torch.ones(1, 3, 3, 2), meta={"filename_or_obj": source, "affine": torch.eye(4)}))
+    assert list((tmp_path / "out").rglob("*.nii*")) == [tmp_path / "out" / label_map_name(Path(name))]
+
+
+def test_a_second_run_on_the_same_folder_leaves_its_label_maps_alone(tmp_path):
+    (tmp_path / "a.nii.gz").touch()
+    cases = volumes(tmp_path)
+    writer = AtomicNibabelWriter(output_dtype=np.uint8)
+    writer.set_data_array(np.ones((1, 3, 3, 2)), channel_dim=0)
+    writer.set_metadata({"affine": np.eye(4)})
+    (tmp_path / "seg").mkdir()
+    writer.write(tmp_path / "seg" / "a.nii.gz")
+    assert volumes(tmp_path) == cases
+
+
+def test_an_evaluation_keeps_equal_names_apart(tmp_path, tiny_dataset):
+    entries = []
+    for number in (5, 6):
+        for kind in ("image", "label"):
+            (tmp_path / kind / str(number)).mkdir(parents=True)
+            (tmp_path / kind / str(number) / "scan.nii.gz").symlink_to(
+                tiny_dataset / f"{kind}s" / f"case{number}.nii.gz"
+            )
+        entries.append({kind: f"{kind}/{number}/scan.nii.gz" for kind in ("image", "label")})
+    (tmp_path / "datalist.json").write_text(json.dumps({"testing": entries}))
+    places = {"dataset_dir": tmp_path, "ckpt_dir": tmp_path, "output_dir": tmp_path / "out"}
+    workflow = create_workflow(
+        config_file=config("setr_kv_segmentation", "evaluate"),
+        workflow_type="inference",
+        image_size=[64, 64],
+        **{"network_def#size": "tiny"},
+        **{name: str(place) for name, place in places.items()},
+    )
+    torch.save(workflow.parser.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt")
+    workflow.run()
+    scored = json.loads((tmp_path / "out" / "metrics.json").read_text())["cases"]
+    assert [case["case"] for case in scored] == ["scan", "scan_2"]
+    assert [case["patient"] for case in scored] == [entry["image"] for entry in entries]
+    for case, number in zip(scored, (5, 6), strict=True):
+        assert case["image"] == str(tmp_path / "image" / str(number) / "scan.nii.gz")
+        assert case["prediction"] == str(tmp_path / "out" / "predictions" / str(number) / "scan.nii.gz")
+        places = [nib.load(case[key]).affine for key in ("prediction", "image")]
+        np.testing.assert_allclose(*places, atol=1e-4)

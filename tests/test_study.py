@@ -180,7 +180,7 @@ def job(study: Path, attention: str, seed: int = 0, folder: str = "") -> Job:
     write_datalist(plan)
     arm = next(arm for arm in plan.arms if (arm.attention, arm.seed) == (attention, seed))
     place = arms_dir(plan) / (folder or arm.name)
-    return Job(place, plan.bundles_dir / arm.bundle, plan.output_dir, "cpu", configuration(plan, arm))
+    return Job(place, plan.bundles_dir / arm.bundle, plan.output_dir, plan.dataset_dir, "cpu", configuration(plan, arm))
 
 
 def start_weights(made: Job) -> dict[str, torch.Tensor]:
@@ -301,10 +301,9 @@ def test_labels_outside_the_declared_set_are_told(study, tmp_path):
     nib.save(nib.Nifti1Image(np.full((4, 4, 2), 5, np.uint8), np.eye(4)), path)
     plan = read_study(study)
     datalist = json.loads((plan.dataset_dir / "datalist.json").read_text())
-    for section in SPLIT:
-        for entry in datalist[section]:
-            entry.update({key: str(plan.dataset_dir / entry[key]) for key in ("image", "label")})
-    datalist["training"][0]["label"] = str(path)
+    for folder in ("images", "labels"):
+        (tmp_path / folder).symlink_to(plan.dataset_dir / folder)
+    datalist["training"][0]["label"] = path.name
     (tmp_path / "datalist.json").write_text(json.dumps(datalist))
     with pytest.raises(InputError, match=r"five\.nii\.gz holds the values \[5\]; the dataset declares 0 to 3"):
         write_datalist(read_study(study, dataset_dir=str(tmp_path)))

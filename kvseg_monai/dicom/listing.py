@@ -17,6 +17,7 @@ from kvseg_monai.errors import InputError
 logger = logging.getLogger(__name__)
 
 _listed: dict[Path, dict[str, Series | Skipped]] = {}
+_not_dicom: dict[Path, set[str]] = {}
 
 
 def list_volumes(source: str | Path) -> list[str]:
@@ -30,7 +31,13 @@ def list_volumes(source: str | Path) -> list[str]:
         logger.warning("left out: %s", sentence)
     faults = {item.volume or item.name: item for item in skipped if item.fault}
     _listed[root] = {series.name: series for series in found} | faults
+    _not_dicom[root] = {item.name for item in skipped if not item.modality and not item.fault}
     return [str(root / name) for name in _listed[root]]
+
+
+def not_dicom(source: str | Path) -> set[str]:
+    """Return the files, by their paths relative to ``source``, that :func:`list_volumes` found to be no DICOM."""
+    return _not_dicom[Path(source).resolve()]
 
 
 def volume_at(path: str | Path) -> Series:

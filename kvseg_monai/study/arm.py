@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kvseg_monai import provenance
 from kvseg_monai.checkpoints import LAST
-from kvseg_monai.data import SECTIONS
+from kvseg_monai.datalist import SECTIONS
 from kvseg_monai.errors import InputError, run_command
 from kvseg_monai.files import refuse_foreign, refuse_overlap, write_text
 from kvseg_monai.report import read_metrics, read_scalars
@@ -38,11 +38,15 @@ EPOCH_SECONDS = "epoch_seconds"
 
 @dataclass(frozen=True)
 class Job:
-    """Where an arm is made, from which bundle and data, on which device; ``configuration`` says what it is."""
+    """Where an arm is made, from which bundle and data, on which device; ``configuration`` says what it is.
+
+    ``dataset_dir`` holds the study's datalist, whose paths are relative to ``base_dir``.
+    """
 
     folder: Path
     bundle: Path
     dataset_dir: Path
+    base_dir: Path
     device: str
     configuration: Mapping[str, Any]
 
@@ -56,6 +60,7 @@ def open_workflow(job: Job, name: str, **extra: Any) -> ConfigWorkflow:
         workflow_type="train" if name == "train" else "inference",
         bundle_root=str(job.bundle),
         dataset_dir=str(job.dataset_dir),
+        base_dir=str(job.base_dir),
         ckpt_dir=str(job.folder / "models"),
         output_dir=str(job.folder / ("training" if name == "train" else "evaluation")),
         seed=job.configuration["seed"],
@@ -171,7 +176,7 @@ def make(job: Job) -> None:
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m kvseg_monai.study.arm", description=__doc__.splitlines()[0])
-    for name in ("folder", "bundle", "dataset_dir"):
+    for name in ("folder", "bundle", "dataset_dir", "base_dir"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()

@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from kvseg_monai.data import SECTIONS
+from kvseg_monai.datalist import SECTIONS
 from kvseg_monai.errors import InputError
 
 SET_BY_STUDY = (
-    *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "seed", "resume", "section", "device"),
+    *("bundle_root", "dataset_dir", "base_dir", "output_dir", "ckpt_dir", "seed", "resume", "section", "device"),
     *("network_def", "network_def#attention", "network_def#out_channels"),
 )
 

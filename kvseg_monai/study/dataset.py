@@ -10,9 +10,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from kvseg_monai.data import SECTIONS, class_names, read_datalist
+from kvseg_monai.data import class_names
+from kvseg_monai.datalist import SECTIONS, patient_of, read_datalist
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import write_text
+from kvseg_monai.nifti_header import why_no_file
 from kvseg_monai.study.plan import Study
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,7 @@ def find_datalist(folder: Path) -> Path:
 
 
 def write_datalist(study: Study) -> None:
-    """Write ``dataset/datalist.json`` for the study's split into its ``output_dir``, with absolute paths.
+    """Write ``dataset/datalist.json`` for the study's split into its ``output_dir``, with paths relative to the dataset.
 
     The label maps are read once, when the file is new or changes. Patients in no section are told and left out.
 
@@ -41,12 +43,12 @@ def write_datalist(study: Study) -> None:
     entries: dict[str, list[dict[str, str]]] = {}
     for section in SECTIONS:
         for entry in source.get(section, []):
-            entries.setdefault(str(entry.get("patient", entry["image"])), []).append(entry)
+            entries.setdefault(patient_of(entry), []).append(entry)
     _compare_patients(dataset_dir, split, entries)
     datalist = {key: source[key] for key in ("labels", "notice") if key in source}
     for section, patients in split.items():
         datalist[section] = [
-            _absolute(dataset_dir, patient, entry) for patient in patients for entry in entries[patient]
+            _labelled(dataset_dir, patient, entry) for patient in patients for entry in entries[patient]
         ]
     text = json.dumps(datalist, indent=1) + "\n"
     path = find_datalist(study.output_dir)
@@ -70,16 +72,15 @@ def _compare_patients(dataset_dir: Path, split: Mapping[str, list[str]], entries
         )
 
 
-def _absolute(dataset_dir: Path, patient: str, entry: Mapping[str, str]) -> dict[str, str]:
+def _labelled(dataset_dir: Path, patient: str, entry: Mapping[str, str]) -> dict[str, str]:
     if "label" not in entry:
         raise InputError(
             f"{dataset_dir / 'datalist.json'}: {entry['image']} has no 'label'; a study needs all labelled"
         )
-    paths = {key: str((dataset_dir / entry[key]).resolve()) for key in ("image", "label")}
-    for path in paths.values():
-        if not Path(path).is_file():
-            raise InputError(f"{dataset_dir / 'datalist.json'}: the file {path} is missing; restore it")
-    return {**paths, "patient": patient}
+    for path in (dataset_dir / entry[key] for key in ("image", "label")):
+        if not path.is_file():
+            raise InputError(f"{dataset_dir / 'datalist.json'}: the file {path} {why_no_file(path)}")
+    return {"image": entry["image"], "label": entry["label"], "patient": patient}
 
 
 def _check_labels(dataset_dir: Path, datalist: Mapping[str, Any]) -> None:
@@ -87,11 +88,11 @@ def _check_labels(dataset_dir: Path, datalist: Mapping[str, Any]) -> None:
     if not names:
         raise InputError(f"{dataset_dir / 'datalist.json'} has no 'labels'; a study needs a table of value and name")
     for entry in (entry for section in SECTIONS for entry in datalist[section]):
-        values = np.unique(np.asanyarray(nib.load(entry["label"]).dataobj))
+        values = np.unique(np.asanyarray(nib.load(dataset_dir / entry["label"]).dataobj))
         wrong = [value for value in values.tolist() if value not in range(len(names) + 1)]
         if wrong:
             raise InputError(
-                f"{entry['label']} holds the values {wrong[:5]}; the dataset declares 0 to {len(names)} "
+                f"{dataset_dir / entry['label']} holds the values {wrong[:5]}; the dataset declares 0 to {len(names)} "
                 f"(background, {', '.join(names)}): correct the label map, or declare them in datalist.json"
             )
 

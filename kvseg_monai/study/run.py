@@ -109,6 +109,7 @@ def _run_process(study: Study, arm: Arm, *, device: str, epochs: int, bar: tqdm)
     folder = arms_dir(study) / arm.name
     line = [sys.executable, "-m", "kvseg_monai.study.arm", "--folder", str(folder), "--device", device]
     line += ["--bundle", str(study.bundles_dir / arm.bundle), "--dataset_dir", str(study.output_dir / dataset.FOLDER)]
+    line += ["--base_dir", str(study.dataset_dir)]
     with (
         (folder / "log.txt").open("a", encoding="utf-8") as log,
         subprocess.Popen(line, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment()) as process,
