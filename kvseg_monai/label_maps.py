@@ -101,8 +101,8 @@ def all_to_do(data: Sequence[Case], output_dir: str | Path, *, suffix: str = ".n
     """Return all cases, whose label maps are made again where they are ours.
 
     Raises:
-        InputError: when two cases have one label map; when a label map would take the place of an input, or of a file that is not ours or was changed
-            since, as by a person who corrected it.
+        InputError: when two cases have one label map; when a label map would take the place of an input, or of a file
+            that is not ours or was changed since, as by a person who corrected it.
     """
     root = common_root(data)
     inputs = {os.path.realpath(case[key]) for case in data for key in ("image", "label") if key in case}
