@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +20,26 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file of ours; ``None`` if it is absent or unreadable, which callers treat as "not ours"."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None  # a FIFO would wait for ever
+    except (OSError, ValueError, RecursionError):
         return None
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return what lies below a folder in the order of names: files of every kind, links being followed.
+
+    Folders themselves are left out, but for those that are not entered: hidden ones, and links that lead in a circle.
+    """
+    return sorted(_walk(folder, frozenset()))
+
+
+def _walk(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+    above |= {os.path.realpath(folder)}
+    for path in folder.iterdir():
+        if path.is_dir() and not path.name.startswith(".") and os.path.realpath(path) not in above:
+            yield from _walk(path, above)
+        else:
+            yield path
 
 
 def fingerprint(*parts: bytes | str) -> str:

@@ -75,11 +75,22 @@ def write_bytes(path: str | os.PathLike[str], content: bytes, *, keep: bool = Fa
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
     """Whether the record of its folder lists the file, and its content is still what we wrote. A link never is ours."""
-    path = Path(path)
-    if path.is_symlink() or not path.is_file():
-        return False
-    known = recorded(path.parent).get(path.name, set())
-    return bool(known) and digest_of(path) in known
+    return bool(only_ours([path]))
+
+
+def only_ours(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Return those of the files that are ours (see :func:`is_ours`); the record of a folder is read once."""
+    records: dict[Path, dict[str, set[str]]] = {}
+    found = []
+    for path in map(Path, paths):
+        if path.is_symlink() or not path.is_file():
+            continue
+        if path.parent not in records:
+            records[path.parent] = recorded(path.parent)
+        known = records[path.parent].get(path.name)
+        if known and digest_of(path) in known:
+            found.append(path)
+    return found
 
 
 def refuse_foreign(paths: Iterable[str | os.PathLike[str]]) -> None:
@@ -88,7 +99,9 @@ def refuse_foreign(paths: Iterable[str | os.PathLike[str]]) -> None:
     Raises:
         InputError: naming the first of them.
     """
-    foreign = [path for path in map(Path, paths) if os.path.lexists(path) and not is_ours(path)]
+    there = [path for path in map(Path, paths) if os.path.lexists(path)]
+    ours = set(only_ours(there))
+    foreign = [path for path in there if path not in ours]
     if foreign:
         others = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
         raise InputError(
@@ -120,8 +133,11 @@ def discard_partials(folder: str | os.PathLike[str], names: Iterable[str]) -> No
 def recorded(folder: str | os.PathLike[str]) -> dict[str, set[str]]:
     """Return what the record of ``folder`` lists: path relative to it -> hashes of what was written there."""
     found: dict[str, set[str]] = defaultdict(set)
+    path = Path(folder) / RECORD
     try:
-        lines = (Path(folder) / RECORD).read_bytes().decode("utf-8", "surrogateescape").split("\n")
+        if not path.is_file():  # opening a FIFO would wait for ever
+            return {}
+        lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
     except OSError:
         return {}
     for line in lines:
@@ -210,8 +226,8 @@ def _relation(source: Path, target: Path) -> str | None:
         return "contains"
     if any(_lies_in(link, real_source) for link in _links_of(real_target)):
         return "holds a link into"
-    if any(_lies_in(link, real_target) for link in _links_of(real_source)):
-        return "is linked to from"
+    if any(_lies_in(link, real_target) or _lies_in(real_target, link) for link in _links_of(real_source, follow=True)):
+        return "is linked to from"  # what holds the target would be read with it
     return None
 
 
@@ -219,13 +235,18 @@ def _lies_in(path: Path, folder: Path) -> bool:
     return path == folder or folder in path.parents
 
 
-def _links_of(folder: Path) -> Iterator[Path]:
-    """Yield where the links below a folder lead to."""
-    for place, folders, files in os.walk(folder):
+def _links_of(folder: Path, *, follow: bool = False) -> Iterator[Path]:
+    """Yield where the links below a folder lead to; with ``follow``, those below the folders that they lead to too."""
+    seen = {str(folder)}
+    for place, folders, files in os.walk(folder, followlinks=follow):
         for name in (*folders, *files):
             path = os.path.join(place, name)
             if os.path.islink(path):
-                yield Path(os.path.realpath(path))
+                real = os.path.realpath(path)
+                yield Path(real)
+                if name in folders and real in seen:
+                    folders.remove(name)
+                seen.add(real)
 
 
 def _append(folder: Path, name: str, digest: str) -> None:
