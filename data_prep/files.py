@@ -33,13 +33,19 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(_walk(folder, frozenset()))
 
 
-def _walk(folder: Path, above: frozenset[str]) -> Iterator[Path]:
-    above |= {os.path.realpath(folder)}
+def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """Yield what lies below; ``above`` are the folders, without links, that led here."""
+    above |= {Path(os.path.realpath(folder))}
     for path in folder.iterdir():
-        if path.is_dir() and not path.name.startswith(".") and os.path.realpath(path) not in above:
+        if path.is_dir() and not path.name.startswith(".") and not (path.is_symlink() and _leads_back(path, above)):
             yield from _walk(path, above)
         else:
             yield path
+
+
+def _leads_back(link: Path, above: frozenset[Path]) -> bool:
+    real = Path(os.path.realpath(link))
+    return any(real == one or real in one.parents for one in above)
 
 
 def fingerprint(*parts: bytes | str) -> str:

@@ -84,8 +84,9 @@ def find_pairs(source: Path, layout: Layout) -> Found:
         if stem in masks.taken
     ]
     used = {*images.taken.values(), *masks.taken.values()}
-    kinds = Counter(kind for path, kind in (images.others | masks.others).items() if path not in used)
-    remarks = [f"passed over in {layout.images} and {layout.masks}: {_listed(kinds)}"] if kinds else []
+    kinds = Counter(kind for path, kind in (masks.others | images.others).items() if path not in used)
+    folders = " and ".join(dict.fromkeys((layout.images, layout.masks)))
+    remarks = [f"passed over in {folders}: {_listed(kinds)}"] if kinds else []
     return Found(pairs, failed | masks.odd | images.odd, remarks)
 
 
@@ -125,7 +126,7 @@ def _kind(path: Path, name: str, ending: str | None) -> str:
     if ending:
         return ""
     if not path.is_file():
-        return "links to no file" if path.is_symlink() else "no regular files"
+        return "linked to nothing" if path.is_symlink() else "not regular"
     return f"*{path.suffix}" if path.suffix else "without ending"
 
 

@@ -165,7 +165,8 @@ def _foreign(folder: Path) -> str | None:
             return name
         if path.is_dir() and name not in parents:
             return name
-        if not path.is_dir() and name != RECORD and not (path.is_file() and digest_of(path) in known.get(name, ())):
+        as_written = name in known and path.is_file() and digest_of(path) in known[name]
+        if not path.is_dir() and name != RECORD and not as_written:
             return name
     return None
 
@@ -200,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--seed", type=int, default=0, help="the same seed gives the same files (default: %(default)s)")
     add("--slices", type=int, default=144, help="per scan; fewer sample the body more coarsely (default: %(default)s)")
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core, %(default)s)")
-    add("--overwrite", action="store_true", help="replace a phantom that --target holds")
+    add("--overwrite", action="store_true", help="replace a phantom that --target holds, and nothing else")
     options = vars(parser.parse_args(arguments))
     try:
         write_phantom(**options)

@@ -191,7 +191,8 @@ def add_options(parser: argparse.ArgumentParser, *, unit: str = "patients") -> N
     add("--test-fraction", type=float, default=0.1, help=f"share of the {unit} (default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of the split (default: %(default)s)")
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core, %(default)s)")
-    add("--overwrite", action="store_true", help="replace another preparation that --target holds")
+    add("--overwrite", action="store_true", help="replace another preparation that --target holds, "
+        "once the new one is whole (other files stay)")  # fmt: skip
 
 
 def check_options(*, validation_fraction: float, test_fraction: float, workers: int) -> None:

@@ -135,7 +135,7 @@ def recorded(folder: str | os.PathLike[str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     path = Path(folder) / RECORD
     try:
-        if not path.is_file():  # opening a FIFO would wait for ever
+        if path.is_symlink() or not path.is_file():  # opening a FIFO would wait for ever
             return {}
         lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
     except OSError:
@@ -250,8 +250,11 @@ def _links_of(folder: Path, *, follow: bool = False) -> Iterator[Path]:
 
 
 def _append(folder: Path, name: str, digest: str) -> None:
+    path = folder / RECORD
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):  # what it leads to may be the user's
+        raise InputError(f"{path} is no file; there is kept what was written into its folder: move it away")
     line = json.dumps({"file": name, "sha256": digest}, ensure_ascii=False) + "\n"
-    stream = os.open(folder / RECORD, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    stream = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         os.write(stream, line.encode("utf-8", "surrogateescape"))  # in one piece: several processes may write
     finally:
