@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from data_prep.files import fingerprint, system_errors_told, write_json
 from data_prep.preparation import Scan, check_options, convert_all, refuse_shared, write_split
 from data_prep.target import SUMMARY, opened_target
+from data_prep.twins import twins
 from kvseg_monai.errors import InputError
 
 
@@ -70,6 +71,7 @@ def prepare(
         sections = write_split(records, folder, name=source.name, labels=source.labels, split=split)
         summary = {"tool": source.tool, "source_fingerprint": mark}
         summary |= _summary(source, records, failed={**source.failed, **failed}, reused=reused, sections=sections)
+        summary["remarks"] += twins(records, folder)
         write_json(folder / SUMMARY, summary)
     return summary
 

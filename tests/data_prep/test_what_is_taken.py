@@ -6,10 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from made_raw import RawSource
-from made_sources import TABLE, make_dicom, make_nifti, make_png, prepare, voxels
+from made_sources import AFFINE, SHAPE, TABLE, make_dicom, make_nifti, make_png, prepare, voxels
 from PIL import Image
 
 from data_prep import uw_madison
@@ -127,6 +128,30 @@ def test_one_file_under_two_patients(kind, arguments, source, target, make_link)
     with pytest.raises(InputError, match=r"anna_1.* and .*eva_1.* are one file under the names of two patients"):
         prepare(kind, arguments, target)
     assert not target.exists()
+
+
+@pytest.mark.parametrize("gray", [False, True])
+def test_a_copy_under_two_patients_is_told(kind, arguments, source, target, gray):
+    """But not images of one gray value, as empty slices are."""
+    _, masks, ending = PAIRS[kind]
+    stem = "anna_1"
+    if gray:
+        blank = np.zeros(SHAPE, np.int16)
+        if kind == "nifti":
+            nib.save(nib.Nifti1Image(blank, AFFINE), source / "images" / f"{stem}{ending}")
+        else:
+            Image.fromarray(blank[..., 0].astype(np.uint16).T).save(source / "images" / f"{stem}{ending}")
+    for folder in ("images", masks):
+        shutil.copy(source / folder / f"{stem}{ending}", source / folder / f"eva_1{ending}")
+        if kind == "png_pairs":  # then these are volumes of their own
+            for other in ("anna_0", "anna_2"):
+                (source / folder / f"{other}{ending}").unlink()
+    if kind == "png_pairs":
+        with (source / "index.csv").open("a", newline="") as stream:
+            csv.writer(stream).writerow(["eva_1.png", "eva", "eva_1", "1", "1.5,1.6"])
+    assert prepare(kind, arguments, target) == 0
+    told = [] if gray else ["one image under the names of several patients: anna_1, eva_1"]
+    assert summary(target)["remarks"] == told
 
 
 def test_one_slice_under_two_patients(tmp_path, target):
