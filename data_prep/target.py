@@ -111,26 +111,32 @@ def opened_target(
     if draft.is_dir() and not (replaces and isinstance(held, dict) and mark.items() <= held.items()):
         _clear(draft)
     folder = draft if replaces else target
-    _begin(folder, mark, names)
+    _begin(folder, mark)
+    for place in {target, folder}:
+        _discard_partials(place, names)
     yield folder
     if replaces:
         refuse_foreign(places)  # much time has gone by
         _replace(target, draft, mark)
 
 
-def _begin(folder: Path, mark: dict, names: list[str]) -> None:
-    """Make the folders, remove what a run that was killed left, and write an unfinished summary."""
+def _begin(folder: Path, mark: dict) -> None:
+    """Make the folders, and write an unfinished summary."""
     try:
         for kind in FOLDERS:
             (folder / kind).mkdir(parents=True, exist_ok=True)
-        for kind, ending in (("images", ".nii.gz"), ("labels", ".nii.gz"), ("records", ".json")):
-            discard_partials(folder / kind, [name + ending for name in names])
-        discard_partials(folder, [SUMMARY, DATALIST])
         write_json(folder / SUMMARY, {**mark, "complete": False})
     except OSError as error:
         raise InputError(
             f"--target {folder} cannot be written ({error.strerror}); give a folder you may write to"
         ) from error
+
+
+def _discard_partials(folder: Path, names: list[str]) -> None:
+    """Remove what a run that was killed left."""
+    for files in zip(*(paths(name, folder) for name in names), strict=True):
+        discard_partials(files[0].parent, [path.name for path in files])
+    discard_partials(folder, [SUMMARY, DATALIST])
 
 
 def _replace(target: Path, draft: Path, mark: dict) -> None:

@@ -284,6 +284,8 @@ def test_replacing_that_is_interrupted_leaves_the_earlier(two, tmp_path, target,
         with pytest.raises(KeyboardInterrupt):
             prepare("nifti", two, target)
     assert before.items() <= tree(target).items()
+    for folder in (target, target / ".replacement"):
+        (folder / "labels" / f".partial-{2**30}-emil_1.nii.gz").write_bytes(b"half")  # as if it had been killed
     assert prepare("nifti", two, target) == 0
     assert "(2 done before)" in capsys.readouterr().out
     assert files(target) == files(tmp_path / "fresh")
