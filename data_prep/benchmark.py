@@ -55,7 +55,8 @@ def time_both(kind: str, arguments: list[str], *, workers: int, rounds: int) -> 
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             run(*module.parse([*arguments, "--target", folder, "--workers", str(workers)]))
 
-    found, *_ = module.parse([*arguments, "--target", "unused"])
+    with tempfile.TemporaryDirectory() as folder:  # which is not written into
+        found, *_ = module.parse([*arguments, "--target", folder])
     scans = list(enumerate(tuple(filter(None, scan.files)) for scan in found.scans))
 
     def copy_once() -> None:

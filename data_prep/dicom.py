@@ -23,6 +23,7 @@ from data_prep.volume_set import VolumeSet, run
 from kvseg_monai.dicom import Series, Skipped, find_series
 from kvseg_monai.dicom.skipped import sentences
 from kvseg_monai.errors import InputError, run_command
+from kvseg_monai.files import refuse_overlap
 
 HEADERS_AT_ONCE = 32
 
@@ -135,6 +136,7 @@ def parse(arguments: list[str] | None = None) -> tuple[VolumeSet, Path, dict]:
     add("--name", help="of the data set, as reports show it")
     add_options(parser)
     options = vars(parser.parse_args(arguments))
+    refuse_overlap(sources={"source": options["source"]}, targets={"target": options["target"]})
     names = ("source", "labels", "split_gaps", "keep_ids", "name")
     found = read_source(**{name: options.pop(name) for name in names}, workers=max(1, options["workers"]))
     return found, options.pop("target"), options

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +20,32 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file of ours; ``None`` if it is absent or unreadable, which callers treat as "not ours"."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None  # a FIFO would wait for ever
+    except (OSError, ValueError, RecursionError):
         return None
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return what lies below a folder in the order of names: files of every kind, links being followed.
+
+    Folders themselves are left out, but for those that are not entered: hidden ones, and links that lead in a circle.
+    """
+    return sorted(_walk(folder, frozenset()))
+
+
+def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """Yield what lies below; ``above`` are the folders, without links, that led here."""
+    above |= {Path(os.path.realpath(folder))}
+    for path in folder.iterdir():
+        if path.is_dir() and not path.name.startswith(".") and not (path.is_symlink() and _leads_back(path, above)):
+            yield from _walk(path, above)
+        else:
+            yield path
+
+
+def _leads_back(link: Path, above: frozenset[Path]) -> bool:
+    real = Path(os.path.realpath(link))
+    return any(real == one or real in one.parents for one in above)
 
 
 def fingerprint(*parts: bytes | str) -> str:

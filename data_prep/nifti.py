@@ -16,7 +16,7 @@ from data_prep.files import file_state, fingerprint
 from data_prep.index import make_key, read_index
 from data_prep.label_table import LabelTable, apply_table, parse_number_table, voxels_per_class
 from data_prep.nifti_io import read_volume
-from data_prep.pairs import Layout, Pair, add_pair_options, find_pairs, flat_names, take_layout
+from data_prep.pairs import Found, Layout, Pair, add_pair_options, find_pairs, flat_names, take_layout
 from data_prep.preparation import write_scan
 from data_prep.volume_set import VolumeSet, run
 from kvseg_monai.errors import InputError, run_command
@@ -68,8 +68,8 @@ def convert_scan(scan: NiftiScan, target: Path) -> dict:
 
 def find_scans(
     source: Path, layout: Layout, *, table: LabelTable, patient: str | None, index_file: Path | None
-) -> tuple[list[NiftiScan], dict[str, str]]:
-    """Return the scans of ``source``, and what has no partner: name -> sentence.
+) -> tuple[list[NiftiScan], Found]:
+    """Return the scans of ``source``, and what was found with them.
 
     Raises:
         InputError: for a folder that is missing, and images whose patient is not known.
@@ -81,9 +81,9 @@ def find_scans(
             "--patient is missing; say whose images these are, so that nobody is in two lists: a column of index.csv "
             "(column:NAME), folder, or a pattern such as '(case[0-9]+)_'"
         )
-    pairs, lonely = find_pairs(source, layout)
-    names = flat_names([pair.stem for pair in pairs])
-    return [NiftiScan(names[pair.stem], key.of(pair.file), pair, table) for pair in pairs], lonely
+    found = find_pairs(source, layout)
+    names = flat_names([pair.stem for pair in found.pairs])
+    return [NiftiScan(names[pair.stem], key.of(pair.file), pair, table) for pair in found.pairs], found
 
 
 def parse(arguments: list[str] | None = None) -> tuple[VolumeSet, Path, dict]:
@@ -95,12 +95,14 @@ def parse(arguments: list[str] | None = None) -> tuple[VolumeSet, Path, dict]:
     options = vars(parser.parse_args(arguments))
     layout = take_layout(options, (".nii.gz", ".nii"))
     table = parse_number_table(options.pop("labels"))
-    scans, failed = find_scans(
+    scans, found = find_scans(
         options.pop("source"), layout, table=table, patient=options.pop("patient"), index_file=options.pop("index")
     )
     name = options.pop("name") or "NIfTI images and masks"
-    found = VolumeSet("data_prep.nifti", name, scans, convert_scan, table.names, failed)
-    return found, options.pop("target"), options
+    volumes = VolumeSet(
+        "data_prep.nifti", name, scans, convert_scan, table.names, failed=found.failed, remarks=found.remarks
+    )
+    return volumes, options.pop("target"), options
 
 
 if __name__ == "__main__":

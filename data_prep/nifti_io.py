@@ -53,6 +53,8 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         InputError: when it cannot be read, or is a series of volumes or in colour.
     """
+    if path.exists() and not path.is_file():  # opening a FIFO would wait for ever
+        raise InputError(f"{path} is no regular file; copy it again")
     try:
         image = nib.load(path)
         finding = header_finding(image, str(path))

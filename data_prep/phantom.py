@@ -26,6 +26,7 @@ from data_prep.phantom_signal import draw, make_scanner
 from data_prep.rle import encode
 from data_prep.uwm_table import CLASSES, COLUMNS
 from kvseg_monai.errors import InputError, run_command
+from kvseg_monai.files import RECORD, digest_of, record, recorded
 
 SIZES = ((266, 266, "1.50"), (360, 310, "1.50"), (276, 276, "1.63"), (234, 234, "1.50"))  # width, height, mm
 MAX_SLICES = 9999  # the slice number has four digits
@@ -92,9 +93,11 @@ def write_phantom(
 ) -> None:
     """Write a phantom of ``scans`` scans to ``target``, which appears complete or not at all.
 
+    With ``overwrite`` a phantom there is replaced once the new one is whole, if every file in the folder is one that we
+    wrote, and as we wrote it.
+
     Raises:
-        InputError: for numbers out of range, and for a target that is not empty. With ``overwrite`` a phantom there is
-            replaced, but nothing else ever is.
+        InputError: for numbers out of range, and for a target that is not empty, or holds anything but a phantom.
     """
     for option, value, most in (
         ("--scans", scans, 10**6),
@@ -106,18 +109,36 @@ def write_phantom(
     if seed < 0:
         raise InputError(f"--seed is {seed}; it must be 0 or above")
     _check_target(target, overwrite=overwrite)
-    target = target.absolute()
+    target = Path(os.path.realpath(target))
     draft = target.parent / f".{target.name}.{os.getpid()}.part"
+    draft.mkdir(parents=True)
     try:
-        draft.mkdir(parents=True)
         rows = _write_scans(plan_scans(scans, slices=slices, seed=seed), draft, workers)
         _write_table(draft / "train.csv", rows)
         (draft / NOTE_FILE).write_text(NOTE, encoding="utf-8")
-        if target.exists():
-            shutil.rmtree(target)  # empty, or a phantom to replace: checked above
-        draft.rename(target)
+        record(draft, sorted(_files(draft)))
+        _check_target(target, overwrite=overwrite)  # again: drawing takes a while
+        _take_place(draft, target)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)  # made above, by this run
+
+
+def _take_place(draft: Path, target: Path) -> None:
+    """Give ``draft`` the name ``target``; what has it, empty or a phantom of ours, goes last."""
+    if not target.exists():
+        draft.rename(target)
+        return
+    earlier = draft.with_suffix(".earlier")
+    target.rename(earlier)
+    try:
+        draft.rename(target)
+    except BaseException:
+        earlier.rename(target)
+        raise
+    for name in {*recorded(earlier), RECORD} & set(_files(earlier)):
+        (earlier / name).unlink()
+    for folder, _, _ in os.walk(earlier, topdown=False):
+        os.rmdir(folder)  # which fails, and is told, where a file came in since
 
 
 def _check_target(target: Path, *, overwrite: bool) -> None:
@@ -127,6 +148,31 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
         raise InputError(f"--target {target} holds files that are not a phantom; give a new or empty folder")
     if not overwrite:
         raise InputError(f"--target {target} already holds a phantom; give a new folder, or add --overwrite")
+    if foreign := _foreign(target):
+        raise InputError(
+            f"--target {target} holds {foreign}, which is not as the phantom was written (by its {RECORD}, which older "
+            "versions did not write); only a phantom alone is replaced: move the file away, or give a new folder"
+        )
+
+
+def _foreign(folder: Path) -> str | None:
+    """Path below ``folder`` of the first file or folder that is not of the phantom, or was changed."""
+    known = recorded(folder)
+    parents = {parent.as_posix() for name in known for parent in Path(name).parents}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            return name
+        if path.is_dir() and name not in parents:
+            return name
+        as_written = name in known and path.is_file() and digest_of(path) in known[name]
+        if not path.is_dir() and name != RECORD and not as_written:
+            return name
+    return None
+
+
+def _files(folder: Path) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
 def _write_scans(plans: list[Plan], folder: Path, workers: int) -> list[tuple[str, str, str]]:
@@ -155,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--seed", type=int, default=0, help="the same seed gives the same files (default: %(default)s)")
     add("--slices", type=int, default=144, help="per scan; fewer sample the body more coarsely (default: %(default)s)")
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core, %(default)s)")
-    add("--overwrite", action="store_true", help="replace a phantom that --target holds")
+    add("--overwrite", action="store_true", help="replace a phantom that --target holds, and nothing else")
     options = vars(parser.parse_args(arguments))
     try:
         write_phantom(**options)

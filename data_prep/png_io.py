@@ -23,6 +23,8 @@ def read_png(file: Path) -> tuple[np.ndarray, str]:
     Raises:
         InputError: if the file cannot be read, is no PNG, or is damaged.
     """
+    if file.exists() and not file.is_file():  # opening a FIFO would wait for ever
+        raise InputError(f"{file} is no regular file; get it again")
     try:
         data = file.read_bytes()
     except OSError as error:

@@ -82,9 +82,11 @@ def parse(arguments: list[str] | None = None) -> tuple[VolumeSet, Path, dict]:
     names = ("patient", "scan", "slice_", "spacing", "slice_gap")
     rules = make_rules(index, **{name: options.pop(name) for name in names})
     name = options.pop("name") or "PNG images and masks"
-    scans, failed = find_scans(source, layout, rules, table)
-    found = VolumeSet("data_prep.png_pairs", name, scans, convert_scan, table.names, failed)
-    return found, options.pop("target"), options
+    scans, found = find_scans(source, layout, rules, table)
+    volumes = VolumeSet(
+        "data_prep.png_pairs", name, scans, convert_scan, table.names, failed=found.failed, remarks=found.remarks
+    )
+    return volumes, options.pop("target"), options
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from data_prep.files import file_state, fingerprint
 from data_prep.index import Index, Key, make_key
 from data_prep.label_table import LabelTable
-from data_prep.pairs import Layout, Pair, find_pairs, flat_names
+from data_prep.pairs import Found, Layout, Pair, find_pairs, flat_name, flat_names
 from kvseg_monai.errors import InputError
 
 
@@ -90,24 +90,24 @@ def make_rules(
     return Rules(patients, scans, make_key("--slice", slice_, index, column="slice"), sizes, slice_gap)
 
 
-def find_scans(source: Path, layout: Layout, rules: Rules, table: LabelTable) -> tuple[list[PngScan], dict[str, str]]:
-    """Return the scans of ``source``, and what has no partner or is inconsistent: name -> sentence.
+def find_scans(source: Path, layout: Layout, rules: Rules, table: LabelTable) -> tuple[list[PngScan], Found]:
+    """Return the scans of ``source``, and what was found with them; an inconsistent scan is among what failed.
 
     Raises:
         InputError: for a folder that is missing, an image that a rule does not fit, and slices without --slice-gap.
     """
-    pairs, failed = find_pairs(source, layout)
-    names = flat_names([pair.stem for pair in pairs])
+    found = find_pairs(source, layout)
+    names = flat_names([pair.stem for pair in found.pairs])
     scans = []
-    for name, slices in _volumes(pairs, rules, names, failed):
+    for name, slices in _volumes(found.pairs, rules, names, found.failed):
         try:
             scans.append(_scan(name, slices, rules, table))
         except InputError as error:
-            failed[name] = str(error)
+            found.failed[name] = str(error)
     thick = next((scan for scan in scans if len(scan.slices) > 1), None)
     if thick and rules.gap is None:
         raise InputError(f"--slice-gap is missing; {thick.name} has {len(thick.slices)} slices: give mm between them")
-    return scans, failed
+    return scans, found
 
 
 def _volumes(
@@ -126,7 +126,7 @@ def _volumes(
     for scan, slices in sorted(groups.items()):
         rows = _in_a_row(sorted(slices))
         for row in rows:
-            whole = scan.replace("/", "_") if len(rows) == 1 else f"{scan.replace('/', '_')}_{row[0]:04d}"
+            whole = flat_name(scan) if len(rows) == 1 else f"{flat_name(scan)}_{row[0]:04d}"
             yield whole if len(row) > 1 else names[slices[row[0]].stem], [slices[number] for number in row]
 
 

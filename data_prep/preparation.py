@@ -6,7 +6,7 @@ A source module names its scans and knows how to convert one. A scan has a ``nam
 
 import argparse
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -18,8 +18,9 @@ from data_prep.datalist import check_fractions, split_patients, write_datalist
 from data_prep.files import fingerprint, read_json, write_json
 from data_prep.nifti_io import write_volume
 from data_prep.parallel import as_done
-from data_prep.target import DATALIST
+from data_prep.target import DATALIST, paths
 from kvseg_monai.errors import InputError
+from kvseg_monai.files import discard, only_ours, refuse_foreign
 from kvseg_monai.geometry import SPACING_MM, spacing_of, spans_volume
 
 FORMAT = "2"  # raise it when the meaning of the written files changes, so that old results are not taken for new
@@ -43,13 +44,24 @@ class Scan(Protocol):
 AnyScan = TypeVar("AnyScan", bound=Scan)
 
 
-def paths(name: str, target: Path) -> tuple[Path, Path, Path]:
-    """Image, label and record file of the scan ``name``."""
-    return (
-        target / "images" / f"{name}.nii.gz",
-        target / "labels" / f"{name}.nii.gz",
-        target / "records" / f"{name}.json",
-    )
+def refuse_shared(images: Iterable[tuple[str, Path]]) -> None:
+    """Refuse one image under two patients: it would be trained and tested on.
+
+    Args:
+        images: patient and file of each; a file is the same under another name, by a link of either kind, too.
+
+    Raises:
+        InputError: naming both files.
+    """
+    owners: dict[tuple[int, int], tuple[str, Path]] = {}
+    for patient, path in images:
+        state = path.stat()
+        owner, first = owners.setdefault((state.st_dev, state.st_ino), (patient, path))
+        if owner != patient:
+            raise InputError(
+                f"{first} and {path} are one file under the names of two patients; a patient may be in one list only: "
+                "correct the rule for the patients, or remove one of them"
+            )
 
 
 def write_scan(
@@ -68,12 +80,14 @@ def write_scan(
         facts: what else the record shall hold.
 
     Raises:
-        InputError: when the affine spans no volume, or one of absurd voxels.
+        InputError: when the affine spans no volume, or one of absurd voxels; when a file that is not ours is in the
+            place of one of these.
     """
     _check_affine(scan.name, affine)
     image, label, record = paths(scan.name, target)
+    refuse_foreign((image, label, record))
     for stale in (record, image, label):
-        stale.unlink(missing_ok=True)
+        discard(stale)
     write_volume(image, voxels, affine)
     if labels is not None:
         write_volume(label, labels, affine)
@@ -118,9 +132,13 @@ def convert_all(
         convert: writes one scan and returns its record (see :func:`write_scan`); its :class:`InputError` is the
             sentence of a scan that is left out.
         workers: processes.
+
+    Raises:
+        InputError: when a file that is not ours, or was changed since, is in the place of one to write.
     """
     records = {scan.name: finished_record(scan, target) for scan in scans}
     todo = [scan for scan in scans if records[scan.name] is None]
+    refuse_foreign(path for scan in todo for path in paths(scan.name, target))
     failed: dict[str, str] = {}
     with tqdm(total=len(scans), initial=len(scans) - len(todo), desc="scans", unit="scan") as progress:
         for index, outcome in as_done(partial(_attempt, convert, target), todo, workers=workers):
@@ -153,7 +171,7 @@ def write_split(
         notice: a sentence that every report on the data set must show.
     """
     if not records:
-        (target / DATALIST).unlink(missing_ok=True)
+        discard(target / DATALIST)
         return {}
     items = []
     for record in records:
@@ -173,7 +191,8 @@ def add_options(parser: argparse.ArgumentParser, *, unit: str = "patients") -> N
     add("--test-fraction", type=float, default=0.1, help=f"share of the {unit} (default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of the split (default: %(default)s)")
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core, %(default)s)")
-    add("--overwrite", action="store_true", help="replace another preparation that --target holds")
+    add("--overwrite", action="store_true", help="replace another preparation that --target holds, "
+        "once the new one is whole (other files stay)")  # fmt: skip
 
 
 def check_options(*, validation_fraction: float, test_fraction: float, workers: int) -> None:
@@ -184,12 +203,12 @@ def check_options(*, validation_fraction: float, test_fraction: float, workers: 
 
 
 def _attempt(convert: Callable[[AnyScan, Path], dict], target: Path, scan: AnyScan) -> dict | str:
-    """Record of the scan, or the sentence that says why it was left out. Then nothing of it is left in ``target``."""
+    """Record of the scan, or the sentence that says why it was left out. Then no file of ours for it is left."""
     try:
         return convert(scan, target)
     except InputError as error:
-        for path in paths(scan.name, target):
-            path.unlink(missing_ok=True)
+        for path in only_ours(paths(scan.name, target)):
+            path.unlink()
         return str(error)
 
 

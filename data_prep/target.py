@@ -1,19 +1,58 @@
 """The folder a preparation writes into: refused when it holds anything else, resumed when it is the same data.
 
 ``images``, ``labels`` and ``records`` hold one file per scan; ``datalist.json`` and ``summary.json`` lie beside them.
-The summary is written first, unfinished, so that an interrupted run can be told from somebody else's folder.
+The summary is written first, unfinished, so that an interrupted run can be told from somebody else's folder. What takes
+the place of an earlier preparation is made in a folder of its own inside the target, and moved when all of it is there.
 """
 
+import contextlib
 import shutil
+import unicodedata
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data_prep.files import read_json, write_json
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import PARTIAL
+from kvseg_monai.files import RECORD, discard_partials, is_ours, only_ours, recorded, refuse_foreign, whole_file
 
 FOLDERS = ("images", "labels", "records")
 SUMMARY = "summary.json"
 DATALIST = "datalist.json"
+REPLACEMENT = ".replacement"  # what --overwrite makes, until it is whole
+LONGEST_NAME = 230  # bytes: file systems allow 255, and an ending and the mark of an unfinished file are added
+
+
+def paths(name: str, target: Path) -> tuple[Path, Path, Path]:
+    """Image, label and record file of the scan ``name``."""
+    return (
+        target / "images" / f"{name}.nii.gz",
+        target / "labels" / f"{name}.nii.gz",
+        target / "records" / f"{name}.json",
+    )
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse scans whose files would lie elsewhere, be hidden, or be those of another scan.
+
+    Raises:
+        InputError: for such a name, and for two that are one where upper and lower case are not told apart.
+    """
+    taken: dict[str, str] = {}
+    for name in names:
+        odd = not name or name.startswith(".") or any(one in "/\\" or _is_control(one) for one in name)
+        if odd or len(name.encode()) > LONGEST_NAME:
+            raise InputError(
+                f"the scan '{ascii(name)[1:-1][:60]}' cannot be the name of a file (no dot at its start, no /, \\ or "
+                f"control character, at most {LONGEST_NAME} bytes are allowed); rename it"
+            )
+        key = unicodedata.normalize("NFC", name).casefold()
+        if key in taken:
+            same = (
+                "of one name" if taken[key] == name else f"named {taken[key]} and {name}, which are one file on disks"
+            )
+            rest = "" if taken[key] == name else " that do not tell upper from lower case"
+            raise InputError(f"two scans are {same}{rest} ({name}); rename one of them")
+        taken[key] = name
 
 
 def check_target(target: Path, *, tool: str, source_fingerprint: str, overwrite: bool) -> None:
@@ -23,10 +62,18 @@ def check_target(target: Path, *, tool: str, source_fingerprint: str, overwrite:
     """
     if target.exists() and not target.is_dir():
         raise InputError(f"--target {target} is a file; give a folder, new or empty")
-    if overwrite or not target.is_dir() or not any(target.iterdir()):
+    if not target.is_dir() or not any(target.iterdir()):
         return
     summary = read_json(target / SUMMARY)
-    if not _is_ours(summary):
+    looks_ours = isinstance(summary, dict) and {"tool", "source_fingerprint"} <= summary.keys()
+    if looks_ours and not is_ours(target / SUMMARY):
+        raise InputError(
+            f"--target {target} holds a preparation whose {SUMMARY} no {RECORD} lists, as of an older version, or that "
+            "was changed since; it counts as yours, so nothing of it is replaced: give a new or empty folder"
+        )
+    if overwrite:
+        return
+    if not looks_ours:
         raise InputError(
             f"--target {target} holds files that are not from this preparation; give a new or empty folder, "
             "or add --overwrite to write there all the same (other files stay)"
@@ -38,26 +85,101 @@ def check_target(target: Path, *, tool: str, source_fingerprint: str, overwrite:
         )
 
 
-def open_target(target: Path, *, tool: str, source_fingerprint: str, overwrite: bool) -> None:
-    """Claim ``target`` for this run, after :func:`check_target`.
+@contextlib.contextmanager
+def opened_target(
+    target: Path, *, tool: str, source_fingerprint: str, names: list[str], overwrite: bool
+) -> Iterator[Path]:
+    """Give the folder to write a preparation of the scans ``names`` into, after :func:`check_target`.
 
-    With ``overwrite`` an earlier preparation in it is removed. Files of others are never removed.
+    That is ``target``, or, where ``overwrite`` finds an earlier preparation there, a folder in it, whose files take the
+    place of the earlier ones when the block is done. If the block fails the earlier ones stay as they were, and the
+    next run with ``overwrite`` goes on. Files of others are never removed nor replaced.
+
+    Raises:
+        InputError: when a file that is not ours, or was changed since, is in the place of one to write; when the block
+            converted no scan that could take the place of an earlier one.
     """
-    if overwrite and _is_ours(read_json(target / SUMMARY)):
-        (target / DATALIST).unlink(missing_ok=True)
-        for folder in FOLDERS:
-            shutil.rmtree(target / folder, ignore_errors=True)
+    mark = {"tool": tool, "source_fingerprint": source_fingerprint}
+    check_names(names)
+    check_target(target, overwrite=overwrite, **mark)
+    draft = target / REPLACEMENT
+    replaces = overwrite and any(recorded(folder) for folder in (target, *(target / name for name in FOLDERS)))
+    places = [path for name in names for path in paths(name, target)] if overwrite else []
+    places += [target / SUMMARY, target / DATALIST]
+    refuse_foreign(places)
+    held = read_json(draft / SUMMARY)
+    if draft.is_dir() and not (replaces and isinstance(held, dict) and mark.items() <= held.items()):
+        _clear(draft)
+    folder = draft if replaces else target
+    _begin(folder, mark)
+    for place in {target, folder}:
+        _discard_partials(place, names)
+    yield folder
+    if replaces:
+        refuse_foreign(places)  # much time has gone by
+        _replace(target, draft, mark)
+
+
+def _begin(folder: Path, mark: dict) -> None:
+    """Make the folders, and write an unfinished summary."""
     try:
-        for folder in FOLDERS:
-            (target / folder).mkdir(parents=True, exist_ok=True)
-            for rest in (target / folder).glob(f"{PARTIAL}*"):  # left by a run that was killed
-                rest.unlink(missing_ok=True)
-        write_json(target / SUMMARY, {"tool": tool, "source_fingerprint": source_fingerprint, "complete": False})
+        for kind in FOLDERS:
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+        write_json(folder / SUMMARY, {**mark, "complete": False})
     except OSError as error:
         raise InputError(
-            f"--target {target} cannot be written ({error.strerror}); give a folder you may write to"
+            f"--target {folder} cannot be written ({error.strerror}); give a folder you may write to"
         ) from error
 
 
-def _is_ours(summary: object) -> bool:
-    return isinstance(summary, dict) and {"tool", "source_fingerprint"} <= summary.keys()
+def _discard_partials(folder: Path, names: list[str]) -> None:
+    """Remove what a run that was killed left."""
+    for files in zip(*(paths(name, folder) for name in names), strict=True):
+        discard_partials(files[0].parent, [path.name for path in files])
+    discard_partials(folder, [SUMMARY, DATALIST])
+
+
+def _replace(target: Path, draft: Path, mark: dict) -> None:
+    """Remove the earlier preparation of ``target`` and move the new one there.
+
+    The old datalist goes first and the new one comes last, so that none names files of another preparation; a scan's
+    record likewise. A run that is stopped in between goes on as any other.
+    """
+    if not any((draft / "records").glob("*.json")):
+        failed = (read_json(draft / SUMMARY) or {}).get("failed") or {"": "no scan is left"}
+        _clear(draft)
+        raise InputError(
+            f"nothing could be prepared, so that the earlier preparation in {target} stays: "
+            f"{next(iter(failed.values()))}"
+        )
+    for path in _files_of(target):
+        if path != target / SUMMARY:
+            path.unlink()
+    write_json(target / SUMMARY, {**mark, "complete": False})
+    for path in reversed(_files_of(draft)):
+        with whole_file(target / path.relative_to(draft)) as temporary:
+            shutil.move(path, temporary)  # a rename, or a copy where the folder is a link to another disk
+    _clear(draft)
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """Files of the preparation in ``folder`` that are as we wrote them: datalist, summary, records, then volumes."""
+    records = {name.removesuffix(".json") for name in recorded(folder / "records")}
+    names = sorted(records | {name.removesuffix(".nii.gz") for name in recorded(folder / "images")})
+    of_scans = zip(*(reversed(paths(name, folder)) for name in names), strict=True)
+    return only_ours([folder / DATALIST, folder / SUMMARY, *(path for kind in of_scans for path in kind)])
+
+
+def _clear(draft: Path) -> None:
+    """Remove our folder inside the target, but for files that are not ours."""
+    for path in _files_of(draft):
+        path.unlink()
+    for folder in (*(draft / kind for kind in FOLDERS), draft):
+        if folder.is_dir() and {path.name for path in folder.iterdir()} <= {RECORD}:
+            (folder / RECORD).unlink(missing_ok=True)
+            folder.rmdir()
+
+
+def _is_control(one: str) -> bool:
+    """Whether a character is none that is seen: control, format, private, or half a character that no text may hold."""
+    return unicodedata.category(one).startswith("C")

@@ -12,13 +12,14 @@ from pathlib import Path
 from data_prep.files import fingerprint, system_errors_told
 from data_prep.phantom_marker import NOTICE as PHANTOM_NOTICE
 from data_prep.phantom_marker import is_phantom
-from data_prep.preparation import add_options, check_options, convert_all, write_split
-from data_prep.target import check_target, open_target
+from data_prep.preparation import add_options, check_options, convert_all, refuse_shared, write_split
+from data_prep.target import opened_target
 from data_prep.uwm_scan import OVERLAP_RULE, convert_scan
 from data_prep.uwm_source import BAD_SCANS, locate, read_scan, scan_folders
 from data_prep.uwm_summary import print_summary, summarise, write_summary
 from data_prep.uwm_table import LABELS, read_table
 from kvseg_monai.errors import InputError, run_command
+from kvseg_monai.files import refuse_overlap
 
 TOOL = "data_prep.uw_madison"
 
@@ -44,9 +45,9 @@ def prepare(
         InputError: for such a mistake, for wrong numbers, and for a target that holds something else.
     """
     check_options(validation_fraction=validation_fraction, test_fraction=test_fraction, workers=workers)
+    refuse_overlap(sources={"source": source}, targets={"target": target})
     cases, table_file = locate(source)
     mark = fingerprint(table_file.read_bytes())
-    check_target(target, tool=TOOL, source_fingerprint=mark, overwrite=overwrite)
     table = read_table(table_file)
     folders = scan_folders(cases)
     excluded = [folder.name for folder in folders if folder.name in BAD_SCANS and not include_bad_scans]
@@ -55,21 +56,22 @@ def prepare(
         raise InputError(
             f"{cases} holds only known bad scans ({', '.join(excluded)}); add --include-bad-scans to use them"
         )
-    open_target(target, tool=TOOL, source_fingerprint=mark, overwrite=overwrite)
-
-    records, failed, reused = convert_all(scans, target, convert_scan, workers=workers)
-    summary = summarise(records, failed=failed, excluded=excluded, reused=reused)
-    summary["rows_without_scan"] = sorted(set(table) - {folder.name for folder in folders})
-    phantom = is_phantom(table_file.parent)
-    summary["split"] = write_split(
-        records,
-        target,
-        name="PHANTOM in the layout of UW-Madison GI Tract" if phantom else "UW-Madison GI Tract",
-        labels=LABELS,
-        split={"validation_fraction": validation_fraction, "test_fraction": test_fraction, "seed": seed},
-        notice=PHANTOM_NOTICE if phantom else None,
-    )
-    write_summary(target, {"tool": TOOL, "source_fingerprint": mark, "complete": not failed, **summary})
+    refuse_shared((scan.patient, file) for scan in scans for file in scan.files)
+    names = [scan.name for scan in scans]
+    with opened_target(target, tool=TOOL, source_fingerprint=mark, names=names, overwrite=overwrite) as folder:
+        records, failed, reused = convert_all(scans, folder, convert_scan, workers=workers)
+        summary = summarise(records, failed=failed, excluded=excluded, reused=reused)
+        summary["rows_without_scan"] = sorted(set(table) - {scan_folder.name for scan_folder in folders})
+        phantom = is_phantom(table_file.parent)
+        summary["split"] = write_split(
+            records,
+            folder,
+            name="PHANTOM in the layout of UW-Madison GI Tract" if phantom else "UW-Madison GI Tract",
+            labels=LABELS,
+            split={"validation_fraction": validation_fraction, "test_fraction": test_fraction, "seed": seed},
+            notice=PHANTOM_NOTICE if phantom else None,
+        )
+        write_summary(folder, {"tool": TOOL, "source_fingerprint": mark, "complete": not failed, **summary})
     return summary
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from data_prep.files import fingerprint, system_errors_told, write_json
-from data_prep.preparation import Scan, check_options, convert_all, write_split
-from data_prep.target import SUMMARY, check_target, open_target
+from data_prep.preparation import Scan, check_options, convert_all, refuse_shared, write_split
+from data_prep.target import SUMMARY, opened_target
+from data_prep.twins import twins
 from kvseg_monai.errors import InputError
 
 
@@ -51,7 +52,8 @@ def prepare(
     is written. A second run goes on where the first stopped.
 
     Raises:
-        InputError: for wrong numbers, a source without scans, and a target that holds something else.
+        InputError: for wrong numbers, a source without scans, scans that would share a file, and a target that holds
+            something else.
     """
     check_options(validation_fraction=validation_fraction, test_fraction=test_fraction, workers=workers)
     if not source.scans:
@@ -59,17 +61,25 @@ def prepare(
         raise InputError(
             f"--source holds nothing to prepare{': ' + reasons[0] if reasons else ''}; give another folder"
         )
+    refuse_shared((scan.patient, file) for scan in source.scans for file in scan.files[0])
     table = [f"{value}={name}" for value, name in source.labels.items()]
     mark = fingerprint(*table, *(f"{scan.name} {scan.patient}" for scan in source.scans))
-    check_target(target, tool=source.tool, source_fingerprint=mark, overwrite=overwrite)
-    open_target(target, tool=source.tool, source_fingerprint=mark, overwrite=overwrite)
-    records, failed, reused = convert_all(source.scans, target, source.convert, workers=workers)
-    failed = {**source.failed, **failed}
+    names = [scan.name for scan in source.scans]
     split = {"validation_fraction": validation_fraction, "test_fraction": test_fraction, "seed": seed}
-    sections = write_split(records, target, name=source.name, labels=source.labels, split=split)
-    summary = {
-        "tool": source.tool,
-        "source_fingerprint": mark,
+    with opened_target(target, tool=source.tool, source_fingerprint=mark, names=names, overwrite=overwrite) as folder:
+        records, failed, reused = convert_all(source.scans, folder, source.convert, workers=workers)
+        sections = write_split(records, folder, name=source.name, labels=source.labels, split=split)
+        summary = {"tool": source.tool, "source_fingerprint": mark}
+        summary |= _summary(source, records, failed={**source.failed, **failed}, reused=reused, sections=sections)
+        summary["remarks"] += twins(records, folder)
+        write_json(folder / SUMMARY, summary)
+    return summary
+
+
+def _summary(
+    source: VolumeSet, records: Sequence[dict], *, failed: Mapping[str, str], reused: int, sections: Mapping
+) -> dict:
+    return {
         "complete": not failed,
         "labels": {str(value): name for value, name in source.labels.items()},
         "scans": len(records),
@@ -81,8 +91,6 @@ def prepare(
         "remarks": list(source.remarks),
         "split": sections,
     }
-    write_json(target / SUMMARY, summary)
-    return summary
 
 
 def run(source: VolumeSet, target: Path, options: Mapping[str, Any]) -> int:

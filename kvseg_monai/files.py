@@ -85,14 +85,25 @@ def edit_text(path: str | os.PathLike[str], text: str) -> None:
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
     """Whether the record of its folder lists the file, and its content is still what we wrote. A link never is ours."""
-    path = Path(path)
-    if path.is_symlink() or not path.is_file():
-        return False
-    known = recorded(path.parent).get(path.name, set())
-    if not known:
-        return False
-    digest = digest_of(path)  # once more where it is not listed: another process may have just replaced the file
-    return digest in known or digest in recorded(path.parent).get(path.name, set())
+    return bool(only_ours([path]))
+
+
+def only_ours(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Return those of the files that are ours (see :func:`is_ours`); the record of a folder is read once."""
+    records: dict[Path, dict[str, set[str]]] = {}
+    found = []
+    for path in map(Path, paths):
+        if path.is_symlink() or not path.is_file():
+            continue
+        if path.parent not in records:
+            records[path.parent] = recorded(path.parent)
+        known = records[path.parent].get(path.name)
+        if not known:
+            continue
+        digest = digest_of(path)  # read anew where it is not listed: another process may have just replaced the file
+        if digest in known or digest in recorded(path.parent).get(path.name, set()):
+            found.append(path)
+    return found
 
 
 def refuse_foreign(paths: Iterable[str | os.PathLike[str]]) -> None:
@@ -103,7 +114,9 @@ def refuse_foreign(paths: Iterable[str | os.PathLike[str]]) -> None:
     """
     paths = [Path(path) for path in paths]
     refuse_folders(paths)
-    foreign = [path for path in paths if os.path.lexists(path) and not is_ours(path)]
+    there = [path for path in paths if os.path.lexists(path)]
+    ours = set(only_ours(there))
+    foreign = [path for path in there if path not in ours]
     if foreign:
         others = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
         raise InputError(
@@ -168,8 +181,11 @@ def recorded_as(folder: str | os.PathLike[str], kind: str) -> set[str]:
 
 def _lines(folder: str | os.PathLike[str]) -> Iterator[dict[str, str]]:
     """Yield the entries of a record, without a line that a crash cut off."""
+    path = Path(folder) / RECORD
     try:
-        lines = (Path(folder) / RECORD).read_bytes().decode("utf-8", "surrogateescape").split("\n")
+        if path.is_symlink() or not path.is_file():  # opening a FIFO would wait for ever
+            return {}
+        lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
     except OSError:
         return
     for line in lines:
@@ -258,8 +274,8 @@ def _relation(source: Path, target: Path) -> str | None:
         return "contains"
     if any(_meet(link, real_source) for link in _links_of(real_target)):
         return "holds a link into"
-    if any(_meet(link, real_target) for link in _links_of(real_source)):
-        return "is linked to from"
+    if any(_meet(link, real_target) for link in _links_of(real_source, follow=True)):
+        return "is linked to from"  # what holds the target would be read with it
     return None
 
 
@@ -268,21 +284,27 @@ def _meet(one: Path, other: Path) -> bool:
     return one == other or one in other.parents or other in one.parents
 
 
-def _links_of(folder: Path) -> Iterator[Path]:
-    """Yield where the links below a folder lead to."""
-    for place, folders, files in os.walk(folder):
+def _links_of(folder: Path, *, follow: bool = False) -> Iterator[Path]:
+    """Yield where the links below a folder lead to; with ``follow``, those below the folders that they lead to too."""
+    seen = {str(folder)}
+    for place, folders, files in os.walk(folder, followlinks=follow):
         for name in (*folders, *files):
             path = os.path.join(place, name)
             if os.path.islink(path):
-                yield Path(os.path.realpath(path))
+                real = os.path.realpath(path)
+                yield Path(real)
+                if name in folders and real in seen:
+                    folders.remove(name)
+                seen.add(real)
 
 
 def _append(folder: Path, name: str, digest: str, kind: str | None = None) -> None:
-    if (folder / RECORD).is_symlink():
-        raise InputError(f"{folder / RECORD} is a link, and what it leads to is not ours to write: move the link away")
+    path = folder / RECORD
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):  # what it leads to may be the user's
+        raise InputError(f"{path} is no file; there is kept what was written into its folder: move it away")
     entry = {"file": name, "sha256": digest} | ({"kind": kind} if kind else {})
     line = json.dumps(entry, ensure_ascii=False) + "\n"
-    stream = os.open(folder / RECORD, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    stream = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         os.write(stream, line.encode("utf-8", "surrogateescape"))  # in one piece: several processes may write
     finally:

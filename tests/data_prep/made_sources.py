@@ -11,6 +11,7 @@ from PIL import Image
 
 from data_prep import dicom, nifti, png_pairs
 from data_prep.volume_set import run
+from kvseg_monai.files import RECORD
 
 MODULES = {"dicom": dicom, "nifti": nifti, "png_pairs": png_pairs}
 AFFINE = np.diag([-1.5, -1.6, 3, 1])
@@ -72,6 +73,7 @@ def prepare(kind: str, arguments: list[str], target: Path, workers: int = 1) -> 
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Content of every file of a prepared folder but the summary, which says what was done before."""
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "summary.json")
+    """Content of every file of a prepared folder but the summary and the records, which say what was done before."""
+    aside = ("summary.json", RECORD)
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in aside)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}

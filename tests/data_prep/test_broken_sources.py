@@ -76,10 +76,10 @@ def outcome(kind: str, folder: Path, *options: str) -> dict[str, nib.Nifti1Image
     assert code == bool(summary["failed"])
     assert not [sentence for sentence in summary["failed"].values() if "\n" in sentence or len(sentence) < 20]
     assert not [word for word in PATIENT.values() if word in text.getvalue() + json.dumps(summary)]
-    names = sorted(path.stem for path in (target / "records").iterdir())
+    names = sorted(path.stem for path in (target / "records").glob("*.json"))
     images = {name: nib.load(target / "images" / f"{name}.nii.gz") for name in names}
-    labels = [nib.load(path) for path in (target / "labels").iterdir()]
-    assert len(list((target / "images").iterdir())) == len(images) == summary["scans"]
+    labels = [nib.load(path) for path in (target / "labels").glob("*.nii.gz")]
+    assert len(list((target / "images").glob("*.nii.gz"))) == len(images) == summary["scans"]
     for image in (*images.values(), *labels):
         assert np.asarray(image.dataobj).shape == image.shape  # reads it all
         assert np.isfinite(image.affine).all()

@@ -59,4 +59,4 @@ def test_written_file(tmp_path):
     assert json.loads((tmp_path / "d.json").read_text()) == content
     assert content["labels"] == {"0": "background", "1": "x"}
     assert [content[section] for section in SECTIONS] == [[items[1]], [], [items[0]]]
-    assert [path.name for path in tmp_path.iterdir()] == ["d.json"]
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["d.json"]

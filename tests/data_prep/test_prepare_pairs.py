@@ -59,7 +59,7 @@ WRONG = [
     (["--patient", "folder"], "lies in no folder of its own; --patient must be another rule"),
     (["--patient", "column:who"], "--patient is column:who, but the index has the columns"),
     (["--images", "pictures"], "pictures is not a folder; name the folder below --source with --images"),
-    (["--image-suffix", "_0000"], r"images holds no file \*_0000.nii; name the folder"),
+    (["--image-suffix", "_0000"], r"no file \*_0000.nii .but 4 \*.nii.gz without _0000.; name the folder"),
     (["--labels", "0=background"], "--labels names no class but background"),
     (["--labels", "0=background,1"], "--labels has the item '1'; each must be VALUE=CLASS"),
     (["--labels", "0=background,--1=a"], "--labels has the value '--1'; it must be a whole number"),
@@ -181,7 +181,7 @@ def test_slices_with_numbers_in_a_row_make_a_volume(tmp_path, target):
     for kind in ("images", "masks"):
         (tmp_path / "in" / kind / "bert_1.png").unlink()
     assert prepare("png_pairs", arguments, target) == 0
-    shapes = {path.name.split(".")[0]: nib.load(path).shape for path in (target / "images").iterdir()}
+    shapes = {path.name.split(".")[0]: nib.load(path).shape for path in (target / "images").glob("*.nii.gz")}
     assert shapes == dict.fromkeys(("anna_1", "cleo_1", "dora_1"), (7, 5, 3)) | {
         "bert_0": (7, 5, 1),
         "bert_2": (7, 5, 1),
@@ -280,7 +280,7 @@ def test_real_nifti(real_data, tmp_path, target):
     arguments = ["--source", str(tmp_path / "in"), *layout, *table, "--patient", "(patient[0-9]+)_"]
     assert prepare("nifti", arguments, target) == 0
     assert len(patients(target)) == 3
-    for path in (target / "images").iterdir():
+    for path in (target / "images").glob("*.nii.gz"):
         source = nib.load(real_data / "acdc" / "images" / path.name)
         np.testing.assert_array_equal(np.asarray(nib.load(path).dataobj), np.asarray(source.dataobj))
         np.testing.assert_allclose(nib.load(path).affine, source.affine)
@@ -310,4 +310,4 @@ def test_real_slices_of_unknown_size(real_data, tmp_path, target):
     with pytest.raises(InputError, match="--spacing is missing"):
         prepare("png_pairs", arguments, target)
     assert prepare("png_pairs", [*arguments, "--spacing", "1.25"], target) == 0
-    assert len(list((target / "images").iterdir())) == 20
+    assert len(list((target / "images").glob("*.nii.gz"))) == 20

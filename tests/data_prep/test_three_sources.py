@@ -58,7 +58,8 @@ def test_volumes_labels_and_datalist(kind, arguments, target, capsys):
 def test_a_second_run_has_nothing_to_do(kind, arguments, target, capsys):
     prepare(kind, arguments, target)
     before = files(target)
-    (target / "images" / ".partial-1-x.nii.gz").write_bytes(b"half")  # left by a run that was killed
+    made = min((target / "images").glob("*.nii.gz"))
+    made.with_name(f".partial-{2**30}-{made.name}").write_bytes(b"half")  # left by a run that was killed
     assert prepare(kind, arguments, target) == 0
     assert files(target) == before
     assert "(4 done before)" in capsys.readouterr().out

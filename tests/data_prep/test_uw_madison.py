@@ -15,6 +15,7 @@ from data_prep.uw_madison import main, prepare
 from data_prep.uwm_source import BAD_SCANS
 from data_prep.uwm_table import read_table
 from kvseg_monai.errors import InputError
+from kvseg_monai.files import RECORD
 
 ROOT = Path(__file__).parents[2]
 SCAN = "case2_day5"
@@ -26,7 +27,8 @@ def entries(target):
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != RECORD)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 def test_volumes_hold_the_slices(raw, target):
@@ -137,7 +139,7 @@ def test_what_a_killed_run_left_is_removed(raw, target):
     raw.add(SCAN).save()
     prepare(raw.root, target)
     before = files(target / "images")
-    (target / "images" / f".partial-1-{SCAN}.nii.gz").write_bytes(b"half")
+    (target / "images" / f".partial-{2**30}-{SCAN}.nii.gz").write_bytes(b"half")
     prepare(raw.root, target)
     assert files(target / "images") == before
 
