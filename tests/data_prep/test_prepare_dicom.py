@@ -50,7 +50,7 @@ def run(source: Path, target: Path, *options: str) -> int:
 
 
 def only(target: Path, kind: str) -> np.ndarray:
-    (path,) = (target / kind).iterdir()
+    (path,) = (target / kind).glob("*.nii.gz")
     return np.asarray(nib.load(path).dataobj)
 
 
@@ -80,7 +80,7 @@ def test_a_messy_folder(tmp_path, target, capsys):
         shutil.copy(get_testdata_file(name, download=False), source)
     (source / "notes.txt").write_text("MR of a knee")
     assert run(source, target) == 0
-    found = {path.name[:9]: np.asarray(nib.load(path).dataobj) for path in (target / "images").iterdir()}
+    found = {path.name[:9]: np.asarray(nib.load(path).dataobj) for path in (target / "images").glob("*.nii.gz")}
     assert {name: array.shape for name, array in found.items()} == {
         "series004": (7, 5, 6),
         "series011": (35, 25, 6),
@@ -163,7 +163,7 @@ def test_a_segmentation_belongs_to_the_series_that_it_names(tmp_path, target):
     elsewhere = {"SeriesInstanceUID": "1.2.4", "FrameOfReferenceUID": "1.2.9"}
     write_segmentation(tmp_path / "in" / "lost", label, AFFINE, SEGMENTS, **elsewhere)
     assert run(tmp_path / "in", target) == 0
-    (labelled,) = (target / "labels").iterdir()
+    (labelled,) = (target / "labels").glob("*.nii.gz")
     assert labelled.name.startswith("series004")
     assert "left out: lost: it segments no MR volume here" in report(target)["remarks"]
 
@@ -208,7 +208,7 @@ def test_segmentations_that_do_not_fit(tmp_path, target, mistake):
     (sentence,) = report(target)["failed"].values()
     assert re.search(WRONG[mistake], sentence)
     assert report(target)["scans"] == 1
-    assert not list((target / "labels").iterdir())
+    assert not list((target / "labels").glob("*.nii.gz"))
 
 
 def test_a_frame_of_a_segment_that_is_not_there(tmp_path, target):
