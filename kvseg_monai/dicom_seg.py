@@ -16,6 +16,7 @@ from kvseg_monai.dicom.listing import volume_at
 from kvseg_monai.dicom.segmentation import Algorithm
 from kvseg_monai.dicom_output import UNNAMED, write_dicom_seg
 from kvseg_monai.errors import InputError, run_command
+from kvseg_monai.files import refuse_foreign, refuse_overlap
 from kvseg_monai.label_maps import label_map_name
 from kvseg_monai.labels import CODES, read_codes
 from kvseg_monai.nifti_reader import NiftiReader
@@ -64,12 +65,15 @@ def convert(options: argparse.Namespace) -> str:
     """Do what the command line asks for; return the summary."""
     if options.target.exists() and not options.overwrite:
         raise InputError(f"{options.target} exists; give another --target, or --overwrite to replace it")
+    sources = {name: getattr(options, name) for name in ("prediction", "series", "bundle", "codes")}
+    refuse_overlap(sources=sources, targets={"target": options.target})
+    refuse_foreign([options.target])
     series = find_series_of(options.prediction, options.series)
-    if options.target.resolve() in (options.prediction.resolve(), *series.paths):
-        raise InputError(f"{options.target} is an input, which is never replaced; give another --target")
     names, algorithm = read_bundle(options.bundle) if options.bundle else (list(CODES), UNNAMED)
     reader = NiftiReader()
     label_map, meta = reader.get_data(reader.read(options.prediction))
+    if not options.series.exists():  # it names a volume of a folder, see kvseg_monai.dicom.listing
+        refuse_overlap(sources={"series": options.series.parent}, targets={"target": options.target})
     return write_dicom_seg(
         options.target,
         label_map,
@@ -95,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--bundle", type=Path, metavar="DIR", help="bundle that made the label map: names of classes and algorithm")
     add("--labels", nargs="+", metavar="NAME", help=f"names of labels 1, 2, ... (default: {' '.join(CODES)})")
     add("--codes", type=Path, metavar="FILE", help='JSON of further codes: {"liver": {"value": .., "meaning": ..}}')
-    add("--overwrite", action="store_true", help="replace --target")
+    add("--overwrite", action="store_true", help="replace --target, which this command made")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     print(f"wrote {options.target}: {convert(options)}")

@@ -327,7 +327,7 @@ def test_a_prediction_is_no_ground_truth_unless_it_is_asked_for(tmp_path, target
     label, *_ = volume(tmp_path / "in" / "mr")
     write(tmp_path / "in" / "mr", label, AFFINE, class_names=["large_bowel", "stomach"])
     summary = run(tmp_path / "in", target)
-    assert (summary["labelled_scans"], classes(summary)) == (0, [])
+    assert (summary["scans"], summary["labelled_scans"], classes(summary)) == (1, 0, [])
     assert [remark for remark in summary["remarks"] if "out.dcm: kvseg_monai predicted it" in remark]
     assert classes(run(tmp_path / "in", tmp_path / "b", "--predictions")) == ["large_bowel", "stomach"]
     np.testing.assert_array_equal(labels(tmp_path / "b"), label)
