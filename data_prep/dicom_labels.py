@@ -8,120 +8,82 @@ RTSTRUCT is left out: the libraries that draw its contours order the slices of a
 with the pydicom of today. Convert it to a DICOM segmentation, or to NIfTI, with the planning system.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-import pydicom
 
-from data_prep.label_table import BACKGROUND, LabelTable
+from data_prep.dicom_segmentation import Segmentation
+from data_prep.label_table import BACKGROUND, LabelTable, parse_table
+from data_prep.segment_names import plain
 from kvseg_monai.dicom import Series
-from kvseg_monai.dicom.frames import FRAME_GROUPS, Frame, frames_of
+from kvseg_monai.dicom.frames import Frame
 from kvseg_monai.dicom.geometry import affine_of, axes
-from kvseg_monai.dicom.headers import read_facts
 from kvseg_monai.dicom.pixels import decode_file
 from kvseg_monai.errors import InputError
 
-SEGMENTATION_TAGS = ["SegmentationType", "SegmentSequence", "MaximumFractionalValue", "ReferencedSeriesSequence"]
 ON_GRID = 0.25  # of a voxel: how far a pixel may lie from the centre of one
+OTHER_GRID = (
+    "lies on another grid than the series that it segments; only the voxels of the series itself can be labelled: "
+    "export the segmentation on the grid of its series"
+)
 
 
-@dataclass(frozen=True)
-class Segmentation:
-    """One DICOM SEG object.
+def table_of(segmentations: Iterable[Segmentation]) -> LabelTable:
+    """Number the classes of all segmentations.
 
-    Args:
-        name: path relative to the searched folder.
-        path: the file.
-        frames: place of each frame.
-        numbers: segment of each frame; None in a LABELMAP, whose pixels are segment numbers.
-        segments: name of each segment number.
-        half: a pixel from this value on is set.
-        series_uids: series that it refers to.
-        instance_uids: slices that it refers to.
-    """
-
-    name: str
-    path: Path
-    frames: tuple[Frame, ...]
-    numbers: tuple[int | None, ...]
-    segments: dict[int, str]
-    half: float
-    series_uids: frozenset[str]
-    instance_uids: frozenset[str]
-
-    def belongs_to(self, series: Series) -> bool:
-        """Whether it lies in the same frame of reference and refers to the series, and to slices of the volume."""
-        slices = {frame.header.instance_uid for frame in series.frames}
-        return (
-            self.frames[0].header.frame_of_reference_uid == series.frame_of_reference_uid
-            and (not self.series_uids or series.uid in self.series_uids)
-            and (not self.instance_uids or bool(slices & self.instance_uids))
-        )
-
-
-def read_segmentation(path: Path, name: str) -> Segmentation:
-    """Read the header of a DICOM SEG; ``name`` stands for it in errors.
-
-    Raises:
-        InputError: when it is damaged or lacks a part.
-    """
-    try:
-        facts, meta = read_facts(path, SEGMENTATION_TAGS)
-        if facts is None:
-            raise InputError("it is no DICOM file; export it again")
-        kind = str(facts.get("SegmentationType", "BINARY"))
-        references = facts.get("ReferencedSeriesSequence") or []
-        instances = (one for item in references for one in item.get("ReferencedInstanceSequence", []))
-        found = Segmentation(
-            name=name,
-            path=path,
-            frames=tuple(frames_of(facts, path, name, syntax=str(meta.get("TransferSyntaxUID", "")))),
-            numbers=tuple(None if kind == "LABELMAP" else _segment(group) for group in facts[FRAME_GROUPS]),
-            segments={int(item.SegmentNumber): str(item.SegmentLabel).strip() for item in facts["SegmentSequence"]},
-            half=float(facts["MaximumFractionalValue"]) / 2 if kind == "FRACTIONAL" else 0.5,
-            series_uids=frozenset(str(item.SeriesInstanceUID) for item in references),
-            instance_uids=frozenset(str(one.ReferencedSOPInstanceUID) for one in instances),
-        )
-        unnamed = set(found.numbers) - {None, *found.segments}
-        if unnamed:
-            raise InputError(f"its frames are of segment {unnamed.pop()}, which it does not name; export it again")
-        return found
-    except InputError as error:
-        raise InputError(f"is no usable segmentation: {error}") from None
-    except Exception as error:  # on damaged files pydicom raises whatever its parsing meets
-        raise InputError(f"is no usable segmentation ({type(error).__name__}); export it again") from None
-
-
-def _segment(group: pydicom.Dataset) -> int:
-    return int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
-
-
-def table_of(segmentations: Sequence[Segmentation]) -> LabelTable:
-    """Number the segments of all segmentations by their names.
-
-    Where a name has the same segment number everywhere, the classes have the order of these; else that of the alphabet.
+    Where a class has the same segment number everywhere, the classes have the order of these; else that of the
+    alphabet.
     """
     numbers: dict[str, set[int]] = {}
     for segmentation in segmentations:
-        for number, name in segmentation.segments.items():
-            numbers.setdefault(_plain(name), set()).add(number)
+        for number, segment in segmentation.segments.items():
+            numbers.setdefault(segment.name, set()).add(number)
     steady = all(len(found) == 1 for found in numbers.values())
     names = sorted(numbers, key=lambda name: (min(numbers[name]) if steady else 0, name))
     table = {name: value for value, name in enumerate((name for name in names if name != BACKGROUND), start=1)}
     return LabelTable(table | {BACKGROUND: 0}, {0: BACKGROUND} | {value: name for name, value in table.items()})
 
 
+def parse_segment_table(text: str) -> LabelTable:
+    """Read ``SEGMENT=CLASS,SEGMENT=CLASS``.
+
+    Raises:
+        InputError: see :func:`data_prep.label_table.parse_table`; also for keys that mean one segment and have two
+            classes.
+    """
+    table, known = parse_table(text), {}
+    for key, value in table.values.items():
+        if known.setdefault(plain(key), value) != value:
+            raise InputError(
+                f"--labels has {key} twice, but for case, blanks and the like; each segment may have one class: remove "
+                "one of them"
+            )
+    return table
+
+
+def lies_on(segmentation: Segmentation, series: Series) -> bool:
+    """Whether the pixels of all frames are at the centres of voxels of the grid of ``series``, and some within it."""
+    rows, columns = segmentation.frames[0].header.shape
+    corners = np.array([[0, 0], [columns - 1, 0], [0, rows - 1], [columns - 1, rows - 1]])
+    inside = False
+    for frame in segmentation.frames:
+        places, on_grid = _places(frame, *corners.T, series)
+        if not on_grid:
+            return False
+        low, high = places.min(axis=1), places.max(axis=1)
+        inside |= bool((high >= 0).all() and (low < series.shape).all())
+    return inside
+
+
 def draw(segmentations: Sequence[Segmentation], series: Series, table: LabelTable) -> tuple[np.ndarray, int]:
-    """Return label values (X, Y, Z), uint8, on the grid of ``series``, and the number of voxels claimed twice.
+    """Return label values (X, Y, Z), uint8, on the grid of ``series``, and the number of voxels of several classes.
 
     Where segments overlap, the class with the larger label value wins.
 
     Args:
         segmentations: those that belong to the series; a class may come from one of them only.
         series: the volume.
-        table: label value of each segment's name.
+        table: label value of each class, by its name or what --labels calls it.
 
     Raises:
         InputError: when a name is not in the table, a class comes twice, or a pixel lies off the grid.
@@ -129,31 +91,33 @@ def draw(segmentations: Sequence[Segmentation], series: Series, table: LabelTabl
     owners: dict[int, Segmentation] = {}
     layers = []
     for segmentation in segmentations:
-        values = _values(segmentation, table)
-        for value in set(values.values()) - {0}:
-            if owners.setdefault(value, segmentation) is not segmentation:
+        if not lies_on(segmentation, series):
+            raise InputError(f"{segmentation.name} {OTHER_GRID}")
+        for value, places in _pixels(segmentation, series, _values(segmentation, table)):
+            if value and owners.setdefault(value, segmentation) is not segmentation:
                 raise InputError(
                     f"{segmentation.name} and {owners[value].name} both segment {table.names[value]}; keep one of them"
                 )
-        layers += [(value, places) for value, places in _pixels(segmentation, series, values) if value]
+            layers += [(value, places)] if value else []
     labels = np.zeros(series.shape, dtype=np.uint8)
-    claims = np.zeros(series.shape, dtype=np.uint8)
+    several = np.zeros(series.shape, dtype=bool)
     for value, places in sorted(layers, key=lambda layer: layer[0]):
+        several[places] |= (labels[places] > 0) & (labels[places] != value)
         labels[places] = value
-        claims[places] += 1
-    return labels, int((claims > 1).sum())
+    return labels, int(several.sum())
 
 
 def _values(segmentation: Segmentation, table: LabelTable) -> dict[int, int]:
     """Label value of each segment number."""
-    known = {_plain(key): value for key, value in table.values.items()}
-    for name in segmentation.segments.values():
-        if _plain(name) not in known:
+    known = {BACKGROUND: 0} | {plain(key): value for key, value in table.values.items()}
+    for segment in segmentation.segments.values():
+        if segment.name not in known:
+            several = "" if segment.name == plain(segment.label) else ", of which there are several by their codes"
             raise InputError(
-                f"{segmentation.name} has the segment '{name}', which --labels does not name ({table.text}); "
-                f"add it, as a class or as {BACKGROUND}"
+                f"{segmentation.name} has the segment '{segment.label}'{several}, and --labels does not name it "
+                f"({table.text}); add {segment.name}, as a class or as {BACKGROUND}"
             )
-    return {number: known[_plain(name)] for number, name in segmentation.segments.items()}
+    return {number: known[segment.name] for number, segment in segmentation.segments.items()}
 
 
 def _pixels(
@@ -166,7 +130,7 @@ def _pixels(
         raise InputError(f"{segmentation.name} changed while it was read; run again")
     for frame, number in zip(segmentation.frames, segmentation.numbers, strict=True):
         plane = stored[frame.index]
-        numbers = [number] if number is not None else [int(value) for value in np.unique(plane) if value]
+        numbers = [number] if number is not None else sorted({*np.unique(plane).tolist()} - {segmentation.background})
         for this in numbers:
             if this not in values:
                 raise InputError(f"{segmentation.name} holds segment {this}, which it does not name; export it again")
@@ -177,20 +141,17 @@ def _pixels(
 
 def _voxels(frame: Frame, columns: np.ndarray, rows: np.ndarray, series: Series, name: str) -> tuple[np.ndarray, ...]:
     """Indices (x, y, z) of the voxels at the places of the pixels."""
+    voxels, on_grid = _places(frame, columns, rows, series)
+    if not on_grid or not ((voxels >= 0) & (voxels < np.reshape(series.shape, (3, 1)))).all():
+        raise InputError(f"{name} {OTHER_GRID}")
+    return tuple(voxels)
+
+
+def _places(frame: Frame, columns: np.ndarray, rows: np.ndarray, series: Series) -> tuple[np.ndarray, bool]:
+    """Indices (3, pixels) in the grid of ``series``, which may be beyond it, and whether the pixels are on the grid."""
     plane = affine_of(frame.position, frame.orientation, frame.spacing, axes(frame.orientation)[2])
     into = np.linalg.inv(series.affine) @ plane
     found = into @ np.stack([columns, rows, np.zeros_like(rows), np.ones_like(rows)])
     voxels = np.rint(found[:3]).astype(int)
     same_size = np.allclose(np.linalg.norm(into[:3, :2], axis=0), 1, atol=0.01)
-    inside = ((voxels >= 0) & (voxels < np.reshape(series.shape, (3, 1)))).all()
-    if not (same_size and inside and np.abs(found[:3] - voxels).max() <= ON_GRID):
-        raise InputError(
-            f"{name} lies on another grid than the series that it segments; only the voxels of the series itself can "
-            "be labelled: export the segmentation on the grid of its series"
-        )
-    return tuple(voxels)
-
-
-def _plain(name: str) -> str:
-    """Names that differ in case, blanks, hyphens or underscores mean the same."""
-    return "_".join(name.lower().replace("_", " ").replace("-", " ").split())
+    return voxels, bool(same_size and np.abs(found[:3] - voxels).max() <= ON_GRID)

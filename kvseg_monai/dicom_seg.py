@@ -66,12 +66,14 @@ def convert(options: argparse.Namespace) -> str:
     if options.target.exists() and not options.overwrite:
         raise InputError(f"{options.target} exists; give another --target, or --overwrite to replace it")
     sources = {name: getattr(options, name) for name in ("prediction", "series", "bundle", "codes")}
-    refuse_foreign([options.target])
     refuse_overlap(sources=sources, targets={"target": options.target})
+    refuse_foreign([options.target])
     series = find_series_of(options.prediction, options.series)
     names, algorithm = read_bundle(options.bundle) if options.bundle else (list(CODES), UNNAMED)
     reader = NiftiReader()
     label_map, meta = reader.get_data(reader.read(options.prediction))
+    if not options.series.exists():  # it names a volume of a folder, see kvseg_monai.dicom.listing
+        refuse_overlap(sources={"series": options.series.parent}, targets={"target": options.target})
     return write_dicom_seg(
         options.target,
         label_map,

@@ -184,7 +184,7 @@ def _lines(folder: str | os.PathLike[str]) -> Iterator[dict[str, str]]:
     path = Path(folder) / RECORD
     try:
         if path.is_symlink() or not path.is_file():  # opening a FIFO would wait for ever
-            return {}
+            return
         lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
     except OSError:
         return

@@ -3,17 +3,19 @@
 import logging
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import nibabel as nib
 from monai.data import NibabelWriter
 from monai.data.folder_layout import default_name_formatter
 
 from kvseg_monai.data import Case
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import refuse_foreign, whole_file
-from kvseg_monai.nifti_header import without_suffix
+from kvseg_monai.nifti_header import place_of_map, without_suffix
 from kvseg_monai.overrides import as_flag
 from kvseg_monai.search import LABEL_MAP
 
@@ -133,11 +135,27 @@ def named_after_image(metadata: dict, saver: Any) -> dict:
 
 
 class AtomicNibabelWriter(NibabelWriter):
-    """MONAI's NIfTI writer, but a file appears under its name only when it is whole."""
+    """MONAI's NIfTI writer, but a file appears under its name only when it is whole, and lies where its image lies.
+
+    MONAI writes an affine. Programs that go by another part of the header than nibabel does, as ITK, FSL and SPM may,
+    would place such a map elsewhere than the image. So where a map is on its image's grid, its qform, sform, codes,
+    voxel sizes and units are the image's own. Images from DICOM have scanner coordinates in mm.
+    """
+
+    _meta: Mapping = MappingProxyType({})
+
+    def set_metadata(self, meta_dict: Mapping | None, resample: bool = True, **options: Any) -> None:
+        """Take the affine, and where the image's header says that it lies."""
+        super().set_metadata(meta_dict, resample, **options)
+        self._meta = meta_dict or {}
 
     def write(self, filename: str | os.PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
         """Write the whole file; a volume of one slice keeps its third axis."""
         if self.data_obj is not None and self.data_obj.ndim == 2:
             self.data_obj = self.data_obj[..., None]
+        image = self.create_backend_obj(self.data_obj, affine=self.affine, dtype=self.output_dtype, **obj_kwargs)
+        header = place_of_map(self._meta, shape=image.shape, affine=image.affine)
+        header.set_data_dtype(image.get_data_dtype())
         with whole_file(filename, kind=LABEL_MAP) as temporary:
-            super().write(temporary, verbose=verbose, **obj_kwargs)
+            # without affine, for nibabel would change the header by it
+            nib.save(nib.Nifti1Image(image.dataobj, None, header), temporary)

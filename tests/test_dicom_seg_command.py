@@ -15,7 +15,7 @@ from oracle_inference import SEG_OVERLAY, oracle_inference
 from seg_objects import AXIAL, SHAPE, image, labels, oblique, read_back, validate
 from support import BUNDLES, ROOT, make_volume, names_in
 
-from kvseg_monai.dicom.listing import volume_at
+from kvseg_monai.dicom.listing import list_volumes, volume_at
 from kvseg_monai.dicom_seg import main
 from kvseg_monai.errors import InputError, find_input_error
 
@@ -50,6 +50,9 @@ def test_the_command_writes_and_tells(tmp_path, capsys):
         main(command(tmp_path, prediction=prediction))
     main(command(tmp_path, "--overwrite", prediction=prediction))
     assert pydicom.dcmread(tmp_path / "out.dcm").SOPInstanceUID != made.SOPInstanceUID
+    before = list_volumes(tmp_path / "in")
+    shutil.copy(tmp_path / "out.dcm", tmp_path / "in" / "a")  # what is written is nothing to segment
+    assert list_volumes(tmp_path / "in") == before
 
 
 MISTAKES = {
@@ -81,13 +84,16 @@ MISTAKES = {
     "slices missing": ((labels(), AXIAL), ("--series", "gap"), "gap holds no MR volume .*slices are missing"),
     "several series": (
         (labels(), AXIAL),
-        ("--series", ".", "--target", "../apart.dcm"),
-        "holds 3 MR volumes .*give .*/series004-.* or anot",
+        ("--series", "other"),
+        "holds 2 MR volumes .*give .*/series004-.* or anot",
     ),
-    "an input": ((labels(), AXIAL), ("--target", "in/IM0002", "--overwrite"), "in/IM0002 is there and was not"),
-    "the map": ((labels(), AXIAL), ("--target", "map.nii.gz", "--overwrite"), "map.nii.gz is there and was not"),
+    "an input": ((labels(), AXIAL), ("--target", "in/IM0002", "--overwrite"), "in/IM0002 lies in --series"),
+    "below the series": ((labels(), AXIAL), ("--target", "in/new/seg.dcm"), "in/new/seg.dcm lies in --series"),
+    "the map": ((labels(), AXIAL), ("--target", "map.nii.gz", "--overwrite"), "is the same as --prediction"),
+    "somebody's file": ((labels(), AXIAL), ("--target", "broken.nii.gz", "--overwrite"), "was not written by kvseg_mo"),
+    "a link into the series": ((labels(), AXIAL), ("--target", "link/seg.dcm"), "link/seg.dcm lies in --series"),
     "no map": ((labels(), AXIAL), ("--prediction", "nowhere.nii"), "nowhere.nii is missing"),
-    "a folder": ((labels(), AXIAL), ("--target", ".", "--overwrite"), "is a folder; give the name of a file"),
+    "a folder": ((labels(), AXIAL), ("--target", ".", "--overwrite"), "--target . contains --series"),
 }
 
 
@@ -104,13 +110,14 @@ def folders(tmp_path_factory) -> Path:
     (folder / "broken").mkdir()
     (folder / "broken" / "IM0000").write_bytes(whole[:700])
     (folder / "broken.nii.gz").write_bytes(b"no map")
+    (folder / "link").symlink_to("in")
     return folder
 
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_told_and_nothing_is_written(name, folders, tmp_path, monkeypatch):
     saved, options, sentence = MISTAKES[name]
-    shutil.copytree(folders, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(folders, tmp_path, dirs_exist_ok=True, symlinks=True)
     prediction = save_map(tmp_path, *saved)
     before = contents(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -135,6 +142,9 @@ def test_the_name_of_a_label_map_says_of_which_volume_it_is(tmp_path):
     with pytest.raises(InputError, match=r"is named after another volume than .*; correct one of the two"):
         main(command(tmp_path, "--series", str(tmp_path / "in" / two.name), prediction=prediction))
     assert not (tmp_path / "out.dcm").exists()
+    inside = ["--series", str(tmp_path / "in" / one.name), "--target", str(tmp_path / "in" / "out.dcm")]
+    with pytest.raises(InputError, match=r"in/out\.dcm lies in --series .*/in; what is written must lie apart"):
+        main(command(tmp_path, *inside, prediction=prediction))
     for series in ("in", "in/a", f"in/{one.name}"):
         main(command(tmp_path, "--overwrite", "--series", str(tmp_path / series), prediction=prediction))
         made = pydicom.dcmread(tmp_path / "out.dcm")

@@ -16,6 +16,7 @@ from kvseg_monai.errors import InputError
 DICOMDIR = "1.2.840.10008.1.3.10"
 META = ("MediaStorageSOPClassUID", "TransferSyntaxUID")
 SPECTROSCOPY = "1.2.840.10008.5.1.4.1.1.4.2"
+MANUFACTURER = "kvseg_monai"  # of what we write, so that it is known again
 
 
 def read_header(path: Path, name: str) -> list[Frame] | Skipped:

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import DA, TM
 
 from kvseg_monai._version import __version__
-from kvseg_monai.dicom.headers import quiet
+from kvseg_monai.dicom.headers import MANUFACTURER, quiet
 from kvseg_monai.dicom.series import Series
 from kvseg_monai.errors import InputError
 from kvseg_monai.geometry import spacing_of
@@ -83,7 +83,7 @@ def make_segmentation(
                 series_number=1000 + series.frames[0].header.series_number,
                 sop_instance_uid=highdicom.UID(),
                 instance_number=1,
-                manufacturer="kvseg_monai",
+                manufacturer=MANUFACTURER,
                 manufacturer_model_name=algorithm.name[:64],
                 software_versions=f"kvseg_monai {__version__}",
                 device_serial_number="none, software",
