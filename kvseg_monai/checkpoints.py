@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,12 @@ def _refuse_misfits(path: Path, wanted: Mapping[str, Any], found: Mapping[str, A
         )
 
 
-class LoadWeights:
+class StrictCheckpointLoader:
     """Handler that loads weights when an engine starts, strictly (see :func:`load_weights`).
 
     MONAI's ``CheckpointLoader`` stops with a stack of key names on a misfit and is usually disabled when the file is
-    missing, which leaves random weights; this one says what is wrong.
+    missing, which leaves random weights; this one says what is wrong. It has MONAI's name in its own, since by that
+    MONAI's federated client, ``MonaiAlgo``, knows what to switch off where it evaluates weights that it was given.
     """
 
     def __init__(self, path: str, network: nn.Module, device: torch.device | str = "cpu") -> None:
@@ -73,6 +75,9 @@ class LoadWeights:
     def attach(self, engine: Engine) -> None:
         """Load on ``STARTED``."""
         engine.add_event_handler(Events.STARTED, lambda: load_weights(self.network, self.path, device=self.device))
+
+
+LoadWeights = StrictCheckpointLoader  # the name in bundles that were packed earlier
 
 
 class Checkpoints:
@@ -87,7 +92,8 @@ class Checkpoints:
     measured first, the run writes ``model_candidate.pt``, and only when it is done and has scored higher does that
     take the place of ``model.pt``, which is kept under a name with its date. So a training that breaks or ends worse,
     as one in MONAI Label on a few cases may, never costs the model that is in use. What else an earlier run left is
-    renamed, not overwritten.
+    renamed, not overwritten. An engine that runs again where it stopped, as in each round of federated training, goes
+    on with the same run.
 
     Args:
         folder: where the files are.
@@ -98,8 +104,8 @@ class Checkpoints:
         device: where weights are loaded to.
 
     Raises:
-        InputError: at the start, where the ``model.pt`` that is there belongs to another network, or a folder is where
-            a file goes.
+        InputError: at the start, where the ``model.pt`` that is there belongs to another network, a folder is where a
+            file goes, or ``resume`` would replace weights that the network was given since the handler was made.
     """
 
     def __init__(
@@ -117,6 +123,8 @@ class Checkpoints:
         self.resume, self.device = as_flag(resume, "resume"), device
         self.best = -float("inf")
         self.rival: float | None = None  # the score of the model that was there
+        self.record: RunRecord | None = None
+        self.made = weights_digest(self.network) if self.resume else ""
 
     def attach(self, engine: Engine) -> None:
         """Restore on ``STARTED``, save on ``EPOCH_COMPLETED``, decide on ``COMPLETED``; attach after the validation."""
@@ -125,6 +133,8 @@ class Checkpoints:
         engine.add_event_handler(Events.COMPLETED, self._decide)
 
     def _start(self, engine: Engine) -> None:
+        if self.record is not None and engine.state.epoch > 0:
+            return
         candidate = self.folder / CANDIDATE
         names = (BEST, LAST, RECORD, CANDIDATE, record_of(candidate).name)
         refuse_folders(self.folder / name for name in names)  # before hours, not after them
@@ -159,6 +169,11 @@ class Checkpoints:
 
     def _restore(self, engine: Engine) -> None:
         path = self.folder / LAST
+        if weights_digest(self.network) != self.made:
+            raise InputError(
+                f"the network was given weights, as in federated training, and resume would replace them by those of "
+                f"{path}; leave resume out"
+            )
         load_weights(self.network, path, device=self.device)
         saved = torch.load(path, map_location=self.device, weights_only=True)
         for name, part in self.parts.items():
@@ -208,6 +223,7 @@ class Checkpoints:
             keep_earlier(model)
             move(record_of(candidate), record_of(model))
             move(candidate, model)
+            self.rival = None
         else:
             logger.warning(
                 "this run's best validation score is %.4f, that of the %s that was there %.4f: %s stays, and the new "
@@ -246,6 +262,14 @@ def save_whole(state: Mapping[str, Any], path: Path) -> None:
     """Save a state dict; a reader, or a run after a crash, never meets half a file."""
     with whole_file(path, keep=True) as temporary:
         torch.save(state, temporary)
+
+
+def weights_digest(network: nn.Module) -> str:
+    """Return the sha256 of all weights of a network."""
+    digest = sha256()
+    for weight in network.state_dict().values():
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _number(evaluator: Engine) -> float:
