@@ -50,7 +50,7 @@ def read_facts(path: Path, further: list[str]) -> tuple[Facts | None, Facts]:
         stream.seek(0)
         dataset = pydicom.dcmread(stream, specific_tags=[*TAGS, *further], stop_before_pixels=True, force=True)
         meta = dataset.file_meta
-        return facts_of([dataset]), {keyword: meta[keyword].value for keyword in META if keyword in meta}
+        return facts_of(dataset), {keyword: meta[keyword].value for keyword in META if keyword in meta}
 
 
 @contextmanager
