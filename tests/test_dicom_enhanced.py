@@ -66,8 +66,8 @@ def same(series: Series, expected: np.ndarray = VOXELS) -> None:
 @pytest.mark.parametrize("where", ["frames", "shared", "both"])
 def test_private_groups_count_for_nothing(tmp_path, where):
     def change(shared, frames, dataset):
-        for number, group in enumerate([shared] * (where != "frames") + frames * (where != "shared")):
-            private(group, number)
+        for number, groups in enumerate([shared] * (where != "frames") + frames * (where != "shared")):
+            private(groups, number)
         private(dataset, 1)
 
     (series,) = volumes(written(tmp_path / "one", change, order=[3, 1, 0, 5, 2, 4]))
@@ -79,9 +79,9 @@ def test_a_standard_sequence_that_is_no_group_of_the_fact_counts_for_nothing(tmp
     """A reference to another image may repeat its facts; a real world value mapping is no rescale."""
 
     def change(shared, frames, _dataset):
-        for group in [shared, *frames]:
-            group.ReferencedImageSequence = [item(**CLASSIC)]
-            group.RealWorldValueMappingSequence = [item(RealWorldValueSlope=5.0, **CLASSIC)]
+        for groups in [shared, *frames]:
+            groups.ReferencedImageSequence = [item(**CLASSIC)]
+            groups.RealWorldValueMappingSequence = [item(RealWorldValueSlope=5.0, **CLASSIC)]
 
     same(*volumes(written(tmp_path / "one", change)))
 
@@ -90,8 +90,8 @@ def test_a_group_of_the_frame_wins_over_the_shared_one_and_that_over_the_top_lev
     def change(shared, frames, dataset):
         dataset.RescaleSlope, dataset.RescaleIntercept, dataset.PixelSpacing = 10, 100, [4, 4]
         shared.PixelValueTransformationSequence = [item(RescaleSlope=3, RescaleIntercept=1)]
-        for number, group in enumerate(frames[:3], start=1):
-            group.PixelValueTransformationSequence = [item(RescaleSlope=number, RescaleIntercept=-number)]
+        for number, groups in enumerate(frames[:3], start=1):
+            groups.PixelValueTransformationSequence = [item(RescaleSlope=number, RescaleIntercept=-number)]
         frames[3].PixelMeasuresSequence = [item(PixelSpacing=None)]  # says nothing
 
     slope, intercept = np.array([1, 2, 3, 3, 3, 3]), np.array([-1, -2, -3, 1, 1, 1])
@@ -105,34 +105,32 @@ def test_a_rescale_at_the_top_level_counts_where_no_group_has_one(tmp_path):
     same(*volumes(written(tmp_path / "one", change)), VOXELS * 2.0 + 5)
 
 
-def content(**values: object) -> dict:
-    return {"FrameContentSequence": [item(**values)]}
-
-
 def direction(*values: float) -> dict:
     gradient = [item(DiffusionGradientOrientation=list(values))]
     return {"MRDiffusionSequence": [item(DiffusionBValue=5.0, DiffusionGradientDirectionSequence=gradient)]}
 
 
+def group(name: str, keyword: str, *values: object) -> list[dict]:
+    return [{name: [item(**{keyword: value})]} for value in values]
+
+
 TRAITS = {
-    "image types": [{"MRImageFrameTypeSequence": [item(ComplexImageComponent=kind)]} for kind in ("MAGNITUDE", "PHASE")],
-    "echo times": [{"MREchoSequence": [item(EffectiveEchoTime=time)]} for time in (2.5, 12.5)],
-    "inversion times": [{"MRModifierSequence": [item(InversionTimes=time)]} for time in (90.0, 1000.0)],
-    "flip angles": [{"MRTimingAndRelatedParametersSequence": [item(FlipAngle=angle)]} for angle in (5.0, 15.0)],
-    "b-values": [{"MRDiffusionSequence": [item(DiffusionBValue=value)]} for value in (50.0, 1000.0)],
+    "image types": group("MRImageFrameTypeSequence", "ComplexImageComponent", "MAGNITUDE", "PHASE"),
+    "echo times": group("MREchoSequence", "EffectiveEchoTime", 2.5, 12.5),
+    "inversion times": group("MRModifierSequence", "InversionTimes", 90.0, 1000.0),
+    "flip angles": group("MRTimingAndRelatedParametersSequence", "FlipAngle", 5.0, 15.0),
+    "b-values": group("MRDiffusionSequence", "DiffusionBValue", 50.0, 1000.0),
     "diffusion directions": [direction(0, 0, 1), direction(0, 1, 0)],
-    "velocity directions": [{"MRVelocityEncodingSequence": [item(VelocityEncodingDirection=[*v, 0])]} for v in ((0, 1), (1, 0))],
-    "labelling states": [{"MRArterialSpinLabelingSequence": [item(ASLContext=state)]} for state in ("CONTROL", "LABEL")],
-    "temporal positions": [content(TemporalPositionIndex=index) for index in (1, 2)],
-    "acquisitions": [content(FrameAcquisitionNumber=number) for number in (1, 2)],
-    "heart phases": [
-        {"CardiacSynchronizationSequence": [item(NominalCardiacTriggerDelayTime=delay)]} for delay in (9.0, 100.0)
-    ],
-    "echoes": [{"UnassignedPerFrameConvertedAttributesSequence": [item(EchoNumbers=echo)]} for echo in (1, 2)],
-    "repetitions by FrameAcquisitionDateTime": [
-        content(FrameAcquisitionDateTime=f"2020010110101{time}.5") for time in (1, 2)
-    ],
-}  # fmt: skip
+    "velocity directions": group("MRVelocityEncodingSequence", "VelocityEncodingDirection", [0, 1, 0], [1, 0, 0]),
+    "labelling states": group("MRArterialSpinLabelingSequence", "ASLContext", "CONTROL", "LABEL"),
+    "temporal positions": group("FrameContentSequence", "TemporalPositionIndex", 1, 2),
+    "acquisitions": group("FrameContentSequence", "FrameAcquisitionNumber", 1, 2),
+    "heart phases": group("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime", 9.0, 100.0),
+    "echoes": group("UnassignedPerFrameConvertedAttributesSequence", "EchoNumbers", 1, 2),
+    "repetitions by FrameAcquisitionDateTime": group(
+        "FrameContentSequence", "FrameAcquisitionDateTime", "20200101101011.5", "20200101101012.5"
+    ),
+}
 
 
 def two_volumes(tmp_path: Path, change: Callable[[Dataset, list[Dataset], Dataset], None]) -> list[Series]:
@@ -142,10 +140,10 @@ def two_volumes(tmp_path: Path, change: Callable[[Dataset, list[Dataset], Datase
 @pytest.mark.parametrize("name", TRAITS)
 def test_what_tells_volumes_apart_stands_in_its_group(tmp_path, name):
     def change(_shared, frames, _dataset):
-        for number, group in enumerate(frames):
+        for number, groups in enumerate(frames):
             for keyword, value in TRAITS[name][number // 6].items():
-                setattr(group, keyword, value)
-            private(group, number)
+                setattr(groups, keyword, value)
+            private(groups, number)
 
     found = two_volumes(tmp_path, change)
     assert [[frame.index for frame in series.frames] for series in found] == [[*range(6)], [*range(6, 12)]]
@@ -157,8 +155,8 @@ def test_dimensions_tell_volumes_apart_where_no_known_fact_does(tmp_path):
 
     def change(_shared, frames, dataset):
         dataset.DimensionIndexSequence = [item(DimensionIndexPointer=tag) for tag in (0x00209057, 0x20051429)]
-        for number, group in enumerate(frames):
-            group.FrameContentSequence = [item(DimensionIndexValues=[number % 6 + 1, 2 - number // 6])]
+        for number, groups in enumerate(frames):
+            groups.FrameContentSequence = [item(DimensionIndexValues=[number % 6 + 1, 2 - number // 6])]
 
     found = two_volumes(tmp_path, change)
     assert [[frame.index for frame in series.frames] for series in found] == [[*range(6, 12)], [*range(6)]]
