@@ -20,7 +20,7 @@ from kvseg_monai.dicom.geometry import affine_of, axes, slice_step
 from kvseg_monai.dicom.headers import quiet, read_header
 from kvseg_monai.dicom.pixels import decode_slices
 from kvseg_monai.dicom.skipped import Skipped
-from kvseg_monai.dicom.stacks import Stack, stacks, without_duplicates
+from kvseg_monai.dicom.stacks import LeftOut, Stack, stacks, without_duplicates
 from kvseg_monai.errors import InputError
 
 
@@ -178,22 +178,21 @@ def _read(file: tuple[Path, str]) -> list[Frame] | Skipped:
     return read_header(path, name)
 
 
-def _named(uid: str, parts: list) -> Iterator[tuple[str, Stack | tuple[Frame, str]]]:
+def _named(uid: str, parts: list[Stack | LeftOut]) -> Iterator[tuple[str, Stack | LeftOut]]:
     for number, part in enumerate(parts, start=1):
-        frame = part.frames[0] if isinstance(part, Stack) else part[0]
+        frame = part.frames[0] if isinstance(part, Stack) else part.frame
         name = f"series{frame.header.series_number:03d}-{hashlib.sha256(uid.encode()).hexdigest()[:10]}"
         yield (f"{name}-{number}" if len(parts) > 1 else name), part
 
 
-def _volume(name: str, uid: str, part: Stack | tuple[Frame, str]) -> Series | Skipped:
-    first = part.frames[0] if isinstance(part, Stack) else part[0]
+def _volume(name: str, uid: str, part: Stack | LeftOut) -> Series | Skipped:
     try:
-        if not isinstance(part, Stack):
-            raise InputError(part[1])
-        header = first.header
-        series = Series(name, uid, header.modality, part.frames, part.notes, header.patient_id)
-        series.affine  # noqa: B018  # raises where the slices make no volume
-        return series
+        if isinstance(part, Stack):
+            header = part.frames[0].header
+            series = Series(name, uid, header.modality, part.frames, part.notes, header.patient_id)
+            series.affine  # noqa: B018  # raises where the slices make no volume
+            return series
     except InputError as error:
-        reason = f"{name}: {error}"
-        return Skipped(first.header.name, reason, fault=True, modality="MR", series_uid=uid, volume=name)
+        part = LeftOut(part.frames[0], str(error))
+    reason = f"{name}: {part.reason}"
+    return Skipped(part.frame.header.name, reason, fault=part.fault, modality="MR", series_uid=uid, volume=name)

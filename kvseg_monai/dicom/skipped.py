@@ -31,14 +31,14 @@ class Skipped:
 
 
 def sentences(skipped: Iterable[Skipped]) -> list[str]:
-    """Tell what was left out: each fault on its own, what is left out by rule counted by reason."""
-    faults, rules = [], defaultdict(list)
+    """Tell what was left out: each fault and each volume on its own, files left out by rule counted by reason."""
+    each, rules = [], defaultdict(list)
     for item in skipped:
-        if item.fault:
-            faults.append(str(item))
+        if item.fault or item.volume:
+            each.append(str(item))
         else:
             rules[item.reason].append(item.name)
-    return faults + [
+    return each + [
         f"{len(names)} {'file' if len(names) == 1 else 'files'}: {reason} (first: {names[0]})"
         for reason, names in sorted(rules.items())
     ]
