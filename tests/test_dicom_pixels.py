@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_files import SYNTAXES, compress, series_uid, write_series
+from pydicom import uid
 from pydicom.data import get_testdata_file
 
 from data_prep.parallel import as_done
@@ -89,6 +90,99 @@ def test_monochrome1_is_turned_over(tmp_path, kind, white):
     voxels = (make_voxels() % 200).astype(kind)
     write_series(tmp_path, voxels, AFFINE, PhotometricInterpretation="MONOCHROME1")
     np.testing.assert_array_equal(load(tmp_path), (white - voxels.astype(int)).astype(kind))
+
+
+# Values in some of the bits.
+
+LAYOUTS = {  # BitsStored, HighBit, PixelRepresentation
+    "unsigned": (12, 11, 0),
+    "signed": (12, 11, 1),
+    "left-justified": (12, 15, 0),
+    "left-justified and signed": (12, 15, 1),
+    "in the middle": (10, 12, 1),
+    "of a byte": (6, 7, 0),
+    "of four bytes": (20, 31, 1),
+}
+
+
+def in_bits(folder: Path, layout: str, *, syntax: str | None = None, **values: object) -> np.ndarray:
+    """Write values in some of the bits, with dirt in the others; return the values."""
+    stored, high, signed = LAYOUTS[layout]
+    size = 8 if high < 8 else 16 if high < 16 else 32
+    rng, low = np.random.default_rng(1), high + 1 - stored
+    expected = rng.integers(-(1 << stored - 1) if signed else 0, 1 << stored - signed, (16, 12, 3))
+    mask = (1 << stored) - 1 << low
+    dirt = rng.integers(0, 1 << size, expected.shape) & ~mask
+    raw = ((expected << low & mask) | dirt).astype(f"u{size // 8}")
+    for path in write_series(folder, raw.view(f"{'i' if signed else 'u'}{size // 8}"), AFFINE, **values):
+        if syntax:
+            compress(path, SYNTAXES[syntax])
+        dataset = pydicom.dcmread(path)
+        dataset.BitsStored, dataset.HighBit = stored, high
+        dataset.save_as(path)
+    return expected
+
+
+@pytest.mark.parametrize(
+    ("layout", "syntax"),  # a compressed stream holds at most 16 bits
+    [(layout, syntax) for layout in LAYOUTS for syntax in (None, *SYNTAXES) if not syntax or "four" not in layout],
+)
+def test_only_the_stored_bits_count(tmp_path, layout, syntax):
+    expected = in_bits(tmp_path, layout, syntax=syntax)
+    np.testing.assert_array_equal(load(tmp_path), expected)
+
+
+@pytest.mark.parametrize("syntax", [uid.JPEGLSLossless, uid.JPEG2000Lossless])
+def test_a_stream_of_fewer_bits_is_not_shifted_again(tmp_path, syntax):
+    """The header says left-justified, as before compression; the stream holds 12 bits."""
+    voxels = make_voxels(np.uint16, (70, 64, 2))
+    for path in write_series(tmp_path, voxels, AFFINE):
+        change(path, BitsStored=12, HighBit=11)
+        dataset = pydicom.dcmread(path)
+        dataset.compress(syntax)
+        dataset.HighBit = 15
+        dataset.save_as(path)
+    np.testing.assert_array_equal(load(tmp_path), voxels)
+
+
+def change(path: Path, **values: object) -> None:
+    dataset = pydicom.dcmread(path)
+    for keyword, value in values.items():
+        setattr(dataset, keyword, value)
+    dataset.save_as(path)
+
+
+@pytest.mark.parametrize("high", [0, 7, 16, 31])
+def test_a_highest_bit_that_cannot_be_is_not_believed(tmp_path, high):
+    voxels = make_voxels(np.uint16)
+    for path in write_series(tmp_path, voxels, AFFINE):
+        change(path, BitsStored=12, HighBit=high)
+    np.testing.assert_array_equal(load(tmp_path), voxels)
+
+
+@pytest.mark.parametrize("layout", ["unsigned", "left-justified", "left-justified and signed"])
+def test_monochrome1_is_turned_over_within_the_stored_bits(tmp_path, layout):
+    expected = in_bits(tmp_path, layout, PhotometricInterpretation="MONOCHROME1")
+    np.testing.assert_array_equal(load(tmp_path), -1 - expected if "and signed" in layout else 4095 - expected)
+
+
+def test_rescaling_comes_after_shift_and_sign(tmp_path):
+    expected = in_bits(tmp_path, "left-justified and signed", RescaleSlope=0.5, RescaleIntercept=3)
+    np.testing.assert_array_equal(load(tmp_path), expected * 0.5 + 3)
+
+
+@pytest.mark.parametrize(("keyword", "kind"), [("FloatPixelData", np.float32), ("DoubleFloatPixelData", np.float64)])
+def test_floating_point_values(tmp_path, keyword, kind):
+    voxels = make_voxels().astype(kind) / 7
+    for index, path in enumerate(write_series(tmp_path, make_voxels(), AFFINE)):
+        dataset = pydicom.dcmread(path)
+        del dataset.PixelData, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation
+        dataset.BitsAllocated = 8 * voxels.itemsize
+        setattr(dataset, keyword, np.ascontiguousarray(voxels[:, :, index].T).tobytes())
+        dataset.save_as(path)
+    found = load(tmp_path)
+    assert found.dtype == kind
+    np.testing.assert_array_equal(found, voxels)
 
 
 # Damage.

@@ -3,7 +3,7 @@
 Both forms are read: one slice per file, and the enhanced form with many frames, whose facts stand in functional groups.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,25 +22,56 @@ TRAITS = {
     "EchoTime": "echo times",
     "EffectiveEchoTime": "echo times",
     "InversionTime": "inversion times",
+    "InversionTimes": "inversion times",
     "FlipAngle": "flip angles",
     "DiffusionBValue": "b-values",
     "DiffusionGradientOrientation": "diffusion directions",
+    "VelocityEncodingDirection": "velocity directions",
+    "ASLContext": "labelling states",
     "TemporalPositionIdentifier": "temporal positions",
     "TemporalPositionIndex": "temporal positions",
     "NominalCardiacTriggerDelayTime": "heart phases",
     "TriggerTime": "trigger times",
     "AcquisitionNumber": "acquisitions",
+    "FrameAcquisitionNumber": "acquisitions",
+    "DimensionIndexValues": "dimension indices",
 }
 # Where no trait does, the order of these at one place: the first slice at each place makes the first volume, and so on.
 RANKS = ("TriggerTime", "FrameAcquisitionDateTime", "AcquisitionTime", "InstanceNumber")
 
 SHARED_GROUPS, FRAME_GROUPS = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
+# The functional group in which each fact of a frame stands; a sequence in it is named behind "/". Nothing else counts:
+# scanners repeat facts of the classic form in private groups, with values of another meaning, such as a position half
+# a pixel away. The first two hold what a converter from the classic form found no place for.
+GROUPS = {
+    "UnassignedSharedConvertedAttributesSequence": (*TRAITS, *RANKS),
+    "UnassignedPerFrameConvertedAttributesSequence": (*TRAITS, *RANKS),
+    "PlanePositionSequence": ("ImagePositionPatient",),
+    "PlaneOrientationSequence": ("ImageOrientationPatient",),
+    "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+    "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
+    "FrameContentSequence": (
+        *("TemporalPositionIndex", "FrameAcquisitionNumber", "FrameAcquisitionDateTime", "DimensionIndexValues"),
+    ),
+    "MRImageFrameTypeSequence": ("FrameType", "ComplexImageComponent"),
+    "MREchoSequence": ("EffectiveEchoTime",),
+    "MRTimingAndRelatedParametersSequence": ("FlipAngle",),
+    "MRModifierSequence": ("InversionTimes",),
+    "MRDiffusionSequence": ("DiffusionBValue",),
+    "MRDiffusionSequence/DiffusionGradientDirectionSequence": ("DiffusionGradientOrientation",),
+    "MRVelocityEncodingSequence": ("VelocityEncodingDirection",),
+    "MRArterialSpinLabelingSequence": ("ASLContext",),
+    "CardiacSynchronizationSequence": ("NominalCardiacTriggerDelayTime",),
+}
+DIMENSIONS = "DimensionIndexSequence"
+PLACES = {0x00209056, 0x00209057, 0x00200032}  # dimensions that tell places: StackID, InStackPositionNumber, position
 TAGS = [
     *("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber", "Modality"),
+    "SeriesDescription",
     *("PatientID", "PatientName", "PatientBirthDate", "Rows", "Columns", "NumberOfFrames", "BitsStored"),
     *("PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "ImagePositionPatient"),
     *("ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
-    *(SHARED_GROUPS, FRAME_GROUPS, *TRAITS, *RANKS),
+    *(SHARED_GROUPS, FRAME_GROUPS, DIMENSIONS, *TRAITS, *RANKS),
 ]
 Facts = Mapping[str, Any]
 
@@ -57,7 +88,8 @@ class Header:
     study_uid: str = field(repr=False)
     patient_id: str = field(repr=False)
     frame_of_reference_uid: str
-    series_number: int
+    series_number: int  # 0 where it has none
+    description: str = field(repr=False)  # of the series
     modality: str
     shape: tuple[int, int]  # rows, columns
     frames: int
@@ -81,9 +113,9 @@ class Frame:
     ranks: tuple[float | None, ...]  # values of RANKS
 
 
-def facts_of(datasets: Iterable[Dataset]) -> dict[str, Any]:
-    """Keyword -> value of all elements; what a later dataset says counts."""
-    return {element.keyword: element.value for dataset in datasets for element in dataset}
+def facts_of(dataset: Dataset) -> dict[str, Any]:
+    """Keyword -> value of all elements but the private ones, which have no keyword."""
+    return {element.keyword: element.value for element in dataset if element.keyword}
 
 
 def frames_of(facts: Facts, path: Path, name: str, *, syntax: str) -> list[Frame]:
@@ -106,8 +138,8 @@ def frames_of(facts: Facts, path: Path, name: str, *, syntax: str) -> list[Frame
             f"holds {header.frames} frames and says of {len(groups or ())} where they lie; each must have a position: "
             "export it again"
         )
-    common = facts | facts_of(_items(facts.get(SHARED_GROUPS)))
-    return [_frame(header, index, common | facts_of(_items([group]))) for index, group in enumerate(groups)]
+    common = facts | _grouped(_first(facts.get(SHARED_GROUPS)))
+    return [_frame(header, index, common | _grouped(group)) for index, group in enumerate(groups)]
 
 
 def _header(facts: Facts, path: Path, name: str, syntax: str) -> Header:
@@ -121,6 +153,7 @@ def _header(facts: Facts, path: Path, name: str, syntax: str) -> Header:
         patient_id=_patient(facts),
         frame_of_reference_uid=str(facts.get("FrameOfReferenceUID", "")),
         series_number=int(facts.get("SeriesNumber") or 0),
+        description=str(facts.get("SeriesDescription") or ""),
         modality=str(facts.get("Modality", "")),
         shape=(count_of(facts, "Rows"), count_of(facts, "Columns")),
         frames=count_of(facts, "NumberOfFrames", default=1),
@@ -130,10 +163,20 @@ def _header(facts: Facts, path: Path, name: str, syntax: str) -> Header:
     )
 
 
-def _items(groups: Iterable[Dataset] | None) -> Iterable[Dataset]:
-    """The items of functional groups: the one dataset of each sequence."""
-    for group in groups or ():
-        yield from (element.value[0] for element in group if element.VR == "SQ" and element.value)
+def _grouped(groups: Dataset) -> dict[str, Any]:
+    """What the standard functional groups of one item say. An empty element says nothing."""
+    facts = {}
+    for path, keywords in GROUPS.items():
+        item = groups
+        for sequence in path.split("/"):
+            item = _first(item.get(sequence))
+        facts |= {keyword: item[keyword].value for keyword in keywords if listed(item.get(keyword))}
+    return facts
+
+
+def _first(sequence: Sequence[Dataset] | None) -> Dataset:
+    """The first item of a sequence; the groups have one each."""
+    return sequence[0] if sequence else Dataset()
 
 
 def _frame(header: Header, index: int, facts: Facts) -> Frame:
@@ -146,9 +189,18 @@ def _frame(header: Header, index: int, facts: Facts) -> Frame:
         spacing=positive_of(facts, "PixelSpacing", 2),
         thickness=abs(float(gap)) if gap else None,
         rescale=rescale_of(facts),
-        traits=tuple("\\".join(map(str, listed(facts.get(keyword)))) for keyword in TRAITS),
+        traits=tuple("\\".join(map(str, _trait(facts, keyword))) for keyword in TRAITS),
         ranks=tuple(number_of(facts.get(keyword)) for keyword in RANKS),
     )
+
+
+def _trait(facts: Facts, keyword: str) -> list[Any]:
+    """Values of a trait; of the dimensions of an enhanced object, those that tell no places."""
+    values = listed(facts.get(keyword))
+    if keyword != "DimensionIndexValues":
+        return values
+    pointers = [item.get("DimensionIndexPointer") for item in facts.get(DIMENSIONS) or ()]
+    return [value for value, pointer in zip(values, pointers, strict=False) if pointer not in PLACES]
 
 
 def _patient(facts: Facts) -> str:

@@ -1,16 +1,21 @@
-"""Sort the slices of one series into volumes: no slice twice, one grid, one slice per place, in geometric order."""
+"""Sort the slices of one series into volumes: one grid, one slice per place, in geometric order."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
-from kvseg_monai.dicom.frames import RANKS, TRAITS, Frame
-from kvseg_monai.dicom.geometry import SAME_PLACE_MM, along_normal, axes, parts_between_gaps
+from kvseg_monai.dicom.frames import Frame
+from kvseg_monai.dicom.geometry import SAME_PLACE_MM, along_normal, parts_between_gaps
+from kvseg_monai.dicom.repetitions import by_rank
+from kvseg_monai.dicom.traits import FIELDS, by_traits
 from kvseg_monai.errors import InputError
 
 ANGLE = 1e-3  # radians (and share of the spacing) within which slices belong to one grid
+MAY_DIFFER = (FIELDS, "image types")  # volumes of one series that need not cover the same places
+Way = tuple[str, list[list[Frame]]]  # how to call the parts of a split, and the parts
 
 
 @dataclass(frozen=True)
@@ -21,40 +26,35 @@ class Stack:
     notes: tuple[str, ...] = ()
 
 
-def without_duplicates(frames: Sequence[Frame]) -> tuple[list[Frame], list[Frame]]:
-    """Keep one of the slices that have the same SOPInstanceUID and place; return them, and the others.
+@dataclass(frozen=True)
+class LeftOut:
+    """Slices that make no volume: the first of them, why, and whether the user should look into it."""
 
-    The largest file is kept, since a copy may be cut off. The same UID at another place stays: careless tools give
-    one UID to all slices of a series.
+    frame: Frame
+    reason: str
+    fault: bool = True
+
+
+def stacks(frames: Sequence[Frame], *, split_gaps: bool = False, notes: tuple[str, ...] = ()) -> list[Stack | LeftOut]:
+    """Return the volumes of one series, and what makes none.
+
+    Their order and so their numbers depend on the headers alone, not on file names. Of volumes at the same place, one
+    that lacks slices which the others have is left out, unless ``split_gaps`` asks for parts.
     """
-    first: dict[Hashable, Frame] = {}
-    twice = []
-    for frame in sorted(frames, key=lambda frame: (-frame.header.size, frame.header.name)):
-        kept = first.setdefault((frame.header.instance_uid, frame.index, frame.position), frame)
-        if kept is not frame:
-            twice.append(frame)
-    return list(first.values()), twice
-
-
-def stacks(frames: Sequence[Frame], *, split_gaps: bool = False) -> list[Stack | tuple[Frame, str]]:
-    """Return the volumes of one series; of a part that makes none, its first slice and the reason.
-
-    Their order and so their numbers depend on the headers alone, not on file names.
-    """
-    found: list[Stack | tuple[Frame, str]] = []
-    grids = _by_grid(frames)
-    note = (f"{len(grids)} grids (orientation, size or spacing)",) if len(grids) > 1 else ()
+    grids = by_grid(frames)
+    if len(grids) > 1:
+        notes = (*notes, f"{len(grids)} grids (orientation, size or spacing)")
+    found: list[Stack | LeftOut] = []
     for grid in grids:
         try:
-            parts = _one_per_place(Stack(tuple(grid), note))
+            parts = _one_per_place(Stack(tuple(grid), notes), keep_short=split_gaps)
         except InputError as error:
-            found.append((grid[0], str(error)))
-            continue
-        found += [cut for part in parts for cut in _cut(part, split_gaps)]
+            parts = [LeftOut(grid[0], str(error))]
+        found += [cut for part in parts for cut in (_cut(part) if split_gaps else (part,))]
     return found
 
 
-def _by_grid(frames: Sequence[Frame]) -> list[list[Frame]]:
+def by_grid(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Group slices whose matrix and frame of reference are equal, and orientation and spacing nearly so."""
     groups: list[list[Frame]] = []
     for frame in sorted(frames, key=_grid):
@@ -86,74 +86,89 @@ def _places(frames: Sequence[Frame]) -> np.ndarray:
     return number[np.argsort(order)]
 
 
-def _one_per_place(stack: Stack) -> list[Stack]:
-    """Split until no two slices share a place, by what the headers tell them apart with.
-
-    Raises:
-        InputError: when nothing does.
-    """
+def _one_per_place(stack: Stack, *, keep_short: bool) -> list[Stack | LeftOut]:
+    """Split until no two slices share a place, by what the headers tell them apart with."""
     frames = stack.frames
-    places = _places(frames)
-    most = max(Counter(places.tolist()).values())
+    places = _places(frames).tolist()
+    most = max(Counter(places).values())
     if most == 1:
         return [Stack(tuple(frames[index] for index in np.argsort(places)), stack.notes)]
-    for name, parts in (*_by_traits(frames), *_by_rank(frames, places.tolist())):
-        # A trait that differs from slice to slice tells slices apart, not volumes: it makes more parts than volumes.
-        fewer = max(max(Counter(_places(part).tolist()).values()) for part in parts) < most
-        if 2 <= len(parts) <= most and fewer:
-            notes = (*stack.notes, f"{len(parts)} {name} at the same place")
-            return [volume for part in parts for volume in _one_per_place(Stack(tuple(part), notes))]
-    raise InputError(
-        f"{most} slices lie at the same place and nothing in their headers tells them apart; "
-        "export each volume as a series of its own"
-    )
+    place = {id(frame): number for frame, number in zip(frames, places, strict=True)}
+    for name, parts in _ways(frames, places):
+        if max(max(Counter(place[id(frame)] for frame in part).values()) for part in parts) < most:
+            found: list[Stack | LeftOut] = []
+            for part in _told(name, parts, stack.notes, place=place, keep_short=keep_short):
+                found += [part] if isinstance(part, LeftOut) else _one_per_place(part, keep_short=keep_short)
+            return found
+    return [LeftOut(frames[places.index(min(places))], _nothing_tells(places))]
 
 
-def _by_traits(frames: Sequence[Frame]) -> list[tuple[str, list[list[Frame]]]]:
-    frame = axes(frames[0].orientation)[:2]
-    pixel = np.array(frames[0].spacing)[::-1]
+def _ways(frames: Sequence[Frame], places: Sequence[int]) -> Iterator[Way]:
+    """Yield ways to split, the surest first.
 
-    def offset(slice_: Frame) -> tuple:
-        return tuple(np.round(frame @ slice_.position / pixel).tolist())
-
-    traits: list[tuple[str, Callable[[Frame], Hashable]]] = [("fields of view", offset)]
-    traits += [(name, lambda frame, index=index: frame.traits[index]) for index, name in enumerate(TRAITS.values())]
-    return [(name, _partition(frames, trait)) for name, trait in traits]
-
-
-def _by_rank(frames: Sequence[Frame], places: list[int]) -> list[tuple[str, list[list[Frame]]]]:
-    """The first slice at each place, the second, and so on, by the first of RANKS that orders all places alike."""
-    ways = []
-    for index, keyword in enumerate(RANKS):
-        here = defaultdict(list)
-        for frame, place in zip(frames, places, strict=True):
-            here[place].append(frame.ranks[index])
-        equal = len({len(values) for values in here.values()}) == 1
-        if equal and all(None not in values and len(set(values)) == len(values) for values in here.values()):
-            rank = {id(f): sorted(here[p]).index(f.ranks[index]) for f, p in zip(frames, places, strict=True)}
-            ways.append((f"repetitions by {keyword}", _partition(frames, lambda frame, rank=rank: rank[id(frame)])))
-    return ways
+    A trait that differs from slice to slice tells slices apart, not volumes: it makes more parts than there are slices
+    at a place. So may one whose volumes are short; it comes last, and one of its volumes must be whole.
+    """
+    most, every = max(Counter(places).values()), len(set(places))
+    place = {id(frame): number for frame, number in zip(frames, places, strict=True)}
+    traits = [way for way in by_traits(frames) if len(way[1]) > 1]
+    yield from (way for way in traits if len(way[1]) <= most)
+    yield from by_rank(frames, places)
+    yield from (way for way in traits if any(len({place[id(frame)] for frame in part}) == every for part in way[1]))
 
 
-def _partition(frames: Sequence[Frame], trait: Callable[[Frame], Hashable]) -> list[list[Frame]]:
-    parts = defaultdict(list)
-    for frame in frames:
-        parts[trait(frame)].append(frame)
-    return [parts[key] for key in sorted(parts, key=_natural)]
+def _told(
+    name: str, parts: Sequence[list[Frame]], notes: tuple[str, ...], *, place: dict[int, int], keep_short: bool
+) -> Iterator[Stack | LeftOut]:
+    """Yield each part of a split with its notes; one that lacks slices of what most have is left out.
+
+    A scan that was stopped lacks slices in its last volume, which is as it should be; one that lacks them elsewhere
+    has lost files. Images of several types, as a map beside its source, may well cover different places.
+    """
+    covered = [frozenset(place[id(frame)] for frame in part) for part in parts]
+    count = Counter(covered)
+    usual = max(covered, key=lambda places: (count[places], len(places)))
+    short = [places < usual for places in covered]
+    by_number = sorted(range(len(parts)), key=lambda index: (_last_number(parts[index]), index))
+    stopped = {*_tail(range(len(parts)), short), *_tail(by_number, short)}
+    for index, (part, places) in enumerate(zip(parts, covered, strict=True)):
+        told = (*notes, f"{len(parts)} {name} at the same place")
+        if short[index] and not keep_short and name not in MAY_DIFFER:
+            which = {0: "the first", len(parts) - 1: "the last"}.get(index, f"number {index + 1}")
+            reason = f"{which} of {len(parts)} {name} has {len(places)} slices of {len(usual)} and is left out"
+            first = min(part, key=lambda frame: place[id(frame)])
+            yield LeftOut(first, reason, fault=index not in stopped)
+        elif name != FIELDS and (short[index] or places > usual):
+            yield Stack(tuple(part), (*told, f"{len(places)} slices where most have {len(usual)}"))
+        else:
+            yield Stack(tuple(part), told)
 
 
-def _natural(value: Hashable) -> tuple:
-    """Numbers in the order of their size, before text."""
-    try:
-        return (0, float(value), "")  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return (1, 0.0, str(value))
+def _last_number(part: Sequence[Frame]) -> float:
+    """Largest InstanceNumber."""
+    return max(frame.ranks[-1] or 0 for frame in part)
 
 
-def _cut(stack: Stack, split_gaps: bool) -> list[Stack]:
-    if not split_gaps:
-        return [stack]
-    along = along_normal(np.array([frame.position for frame in stack.frames]), stack.frames[0].orientation)
-    parts = parts_between_gaps(along)
-    notes = (*stack.notes, f"{len(parts)} parts between gaps") if len(parts) > 1 else stack.notes
-    return [Stack(tuple(stack.frames[index] for index in part), notes) for part in parts]
+def _tail(order: Sequence[int], short: Sequence[bool]) -> list[int]:
+    """The short ones that no whole one follows."""
+    return list(takewhile(lambda index: short[index], reversed(order)))
+
+
+def _nothing_tells(places: Sequence[int]) -> str:
+    counts = Counter(places).values()
+    lie = f"{max(counts)} slices lie at the same place"
+    if len(set(counts)) == 1:
+        problem = f"{lie} and nothing in their headers tells them apart"
+    else:
+        problem = f"{lie}, fewer at others, and nothing in their headers tells for sure which belong together"
+    return f"{problem}; export each volume as a series of its own"
+
+
+def _cut(part: Stack | LeftOut) -> list[Stack | LeftOut]:
+    """Cut a volume where slices are missing."""
+    if isinstance(part, LeftOut):
+        return [part]
+    along = along_normal(np.array([frame.position for frame in part.frames]), part.frames[0].orientation)
+    pieces = parts_between_gaps(along)
+    notes = (*part.notes, f"{len(pieces)} parts between gaps") if len(pieces) > 1 else part.notes
+    return [Stack(tuple(part.frames[index] for index in piece), notes) for piece in pieces]
