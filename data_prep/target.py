@@ -65,24 +65,22 @@ def check_target(target: Path, *, tool: str, source_fingerprint: str, overwrite:
     if not target.is_dir() or not any(target.iterdir()):
         return
     summary = read_json(target / SUMMARY)
-    looks_ours = isinstance(summary, dict) and {"tool", "source_fingerprint"} <= summary.keys()
-    if looks_ours and not is_ours(target / SUMMARY):
-        raise InputError(
-            f"--target {target} holds a preparation whose {SUMMARY} no {RECORD} lists, as of an older version, or that "
-            "was changed since; it counts as yours, so nothing of it is replaced: give a new or empty folder"
-        )
-    if overwrite:
-        return
-    if not looks_ours:
-        raise InputError(
-            f"--target {target} holds files that are not from this preparation; give a new or empty folder, "
-            "or add --overwrite to write there all the same (other files stay)"
-        )
-    if summary["tool"] != tool or summary["source_fingerprint"] != source_fingerprint:
-        raise InputError(
-            f"--target {target} already holds another data set; give a new or empty folder, "
-            "or add --overwrite to replace it"
-        )
+    prepared = isinstance(summary, dict) and {"tool", "source_fingerprint"} <= summary.keys()
+    finding, more = "", "; give a new or empty folder"
+    if prepared and not is_ours(target / SUMMARY):
+        finding = f"a preparation whose {SUMMARY} no {RECORD} lists, as of an older version, or that was changed since"
+        more = "; it counts as yours, so nothing of it is replaced: give a new or empty folder"
+    elif overwrite and not prepared:
+        others = [name for name in (SUMMARY, DATALIST) if (target / name).exists()]
+        finding = f"a {others[0]}, but no preparation, which would write one" if others else ""
+    elif not overwrite and not prepared:
+        finding = "files that are not from this preparation"
+        more += ", or add --overwrite to write there all the same (other files stay)"
+    elif not overwrite and (summary["tool"], summary["source_fingerprint"]) != (tool, source_fingerprint):
+        finding = "another data set"
+        more += ", or add --overwrite to replace it"
+    if finding:
+        raise InputError(f"--target {target} already holds {finding}{more}")
 
 
 @contextlib.contextmanager
@@ -163,18 +161,23 @@ def _replace(target: Path, draft: Path, mark: dict) -> None:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """Files of the preparation in ``folder`` that are as we wrote them: datalist, summary, records, then volumes."""
-    records = {name.removesuffix(".json") for name in recorded(folder / "records")}
-    names = sorted(records | {name.removesuffix(".nii.gz") for name in recorded(folder / "images")})
-    of_scans = zip(*(reversed(paths(name, folder)) for name in names), strict=True)
-    return only_ours([folder / DATALIST, folder / SUMMARY, *(path for kind in of_scans for path in kind)])
+    """Files of the preparation in ``folder`` that are as we wrote them: datalist, summary, records, then volumes.
+
+    A label map of a scan without labels is none of them: a prediction may have been written there.
+    """
+    records = only_ours(folder / "records" / name for name in sorted(recorded(folder / "records")))
+    volumes = []
+    for record in records:
+        image, label, _ = paths(record.stem, folder)
+        volumes += [image, label] if (read_json(record) or {}).get("labelled") else [image]
+    return [*only_ours([folder / DATALIST, folder / SUMMARY]), *records, *only_ours(volumes)]
 
 
 def _clear(draft: Path) -> None:
     """Remove our folder inside the target, but for files that are not ours."""
-    for path in _files_of(draft):
-        path.unlink()
     for folder in (*(draft / kind for kind in FOLDERS), draft):
+        for path in only_ours(folder / name for name in recorded(folder)):
+            path.unlink()
         if folder.is_dir() and {path.name for path in folder.iterdir()} <= {RECORD}:
             (folder / RECORD).unlink(missing_ok=True)
             folder.rmdir()

@@ -16,7 +16,7 @@ from data_prep import target as target_module
 from data_prep.benchmark import time_both
 from data_prep.phantom import write_phantom
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import RECORD
+from kvseg_monai.files import RECORD, write_text
 
 KINDS = [*MAKE, "uw_madison"]
 
@@ -210,10 +210,31 @@ def test_a_file_of_the_user_in_the_place_of_ours(kind, tmp_path, target):
         path = target / place
         path.parent.mkdir(parents=True)
         path.write_text("mine")
-        with pytest.raises(InputError, match=f"{path} is there and was not written by kvseg_monai"):
+        with pytest.raises(InputError, match=rf"{path} is there and was not written by kvseg_monai|holds a {place}"):
             run(kind, [*arguments, "--overwrite"], target)
         assert [one.read_text() for one in target.rglob("*") if one.is_file()] == ["mine"]
         shutil.rmtree(target)
+
+
+def test_what_other_commands_wrote_stays(two, target):
+    """A study's datalist, and predictions beside the labels, have records of ours too."""
+    unlabelled = json.loads((target / "records" / "bert_1.json").read_text()) | {"labelled": False}
+    (target / "labels" / "bert_1.nii.gz").unlink()
+    write_text(target / "records" / "bert_1.json", json.dumps(unlabelled))
+    made = [target / name for name in ("labels/bert_1.nii.gz", "labels/other.nii.gz", "images/other.nii.gz")]
+    for path in made:
+        write_text(path, "predicted")
+    assert prepare("nifti", two, target) == 0
+    assert [path.read_text() for path in made] == ["predicted"] * 3
+    assert not (target / "images" / "bert_1.nii.gz").exists()
+
+
+def test_a_folder_with_a_datalist_of_another_command(two, tmp_path, target):
+    write_text(tmp_path / "study" / "datalist.json", "{}")
+    before = tree(tmp_path)
+    with pytest.raises(InputError, match=r"study already holds a datalist\.json, but no preparation"):
+        prepare("nifti", two, tmp_path / "study")
+    assert tree(tmp_path) == before
 
 
 def test_a_preparation_without_records_counts_as_the_users(kind, tmp_path, target):
