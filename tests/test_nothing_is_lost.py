@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import ignite.distributed as idist
 import nibabel as nib
 import numpy as np
 import pytest
@@ -319,8 +320,9 @@ def run_bundle(names: list[str], arguments: list[str]) -> None:
         try:
             made = create_workflow(config_file=files, workflow_type=kind, bundle_root="root", **overrides)
             made.run()
-            made.finalize()
         finally:
+            if torch.distributed.is_initialized():
+                idist.finalize()  # as the configuration does, and ignite forgets it as well
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
 
