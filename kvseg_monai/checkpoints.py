@@ -146,9 +146,7 @@ class Checkpoints:
             if _is_first_process():
                 leftover = [self.folder / LAST, candidate, record_of(candidate)]
                 keep_earlier_run(*leftover, *([self.folder / RECORD] if self.rival is None else []))
-        earlier = record_of(self._target)
-        told = json.loads(earlier.read_text(encoding="utf-8")) if earlier.is_file() else {}
-        self.record = RunRecord(self.network, self.device, earlier=told)
+        self.record = RunRecord(self.network, self.device, earlier=_told_in(record_of(self._target)))
 
     @property
     def _target(self) -> Path:
@@ -235,6 +233,15 @@ class Checkpoints:
 def record_of(weights: Path) -> Path:
     """Return where it stands how weights came to be: ``training.json`` for ``model.pt``, and so on."""
     return weights.with_name(f"training{weights.stem.removeprefix(Path(BEST).stem)}.json")
+
+
+def _told_in(record: Path) -> dict[str, Any]:
+    """Return what an earlier run told of itself, nothing where the file is not one that a run writes."""
+    try:
+        told = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) and isinstance(told.get("seconds"), int | float) else {}
 
 
 def keep_earlier(model: Path) -> None:

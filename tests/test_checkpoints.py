@@ -12,6 +12,7 @@ from torch import nn
 
 from kvseg_monai.checkpoints import Checkpoints, load_weights, save_whole
 from kvseg_monai.errors import InputError
+from kvseg_monai.files import RECORD
 
 
 @pytest.fixture
@@ -209,6 +210,35 @@ def test_the_record_counts_what_came_before(tmp_path):
     assert resumed["seconds"] > 1000
     train(tmp_path, [0.1])
     assert json.loads((tmp_path / "training.json").read_text())["seconds"] < 1000
+
+
+def test_what_somebody_else_put_there_is_kept_under_another_name(tmp_path):
+    """Also by a run that goes on from a folder without our record, as one that an earlier version wrote."""
+    train(tmp_path, [0.1, 0.2])
+    (tmp_path / RECORD).unlink()
+    (tmp_path / "training.json").write_text("notes of mine")
+    mine = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    train(tmp_path, [0, 0, 0.3], resume=True)
+    assert names(tmp_path) == sorted([*mine, "last_DATE.ckpt", "model_DATE.pt", "training_DATE.json"])
+    there = [path.read_bytes() for path in tmp_path.iterdir()]
+    assert all(content in there for content in mine.values())
+    train(tmp_path, [0, 0, 0, 0.4], resume=True)
+    assert len(names(tmp_path)) == 6  # from now on it is ours
+
+
+def test_a_model_that_was_changed_since_is_kept_when_a_better_one_comes(tmp_path):
+    train(tmp_path, [0.1, 0.2])
+    torch.save({"weight": torch.full((1, 1), 7.0)}, tmp_path / "model.pt")
+    train(tmp_path, [0.3], earlier=0.2)
+    assert saved(tmp_path) == 1
+    assert [saved(tmp_path, path.name) for path in tmp_path.glob("model_*.pt")] == [7]
+
+
+def test_a_folder_in_the_place_of_weights_is_told_before_the_training(tmp_path):
+    (tmp_path / "model.pt").mkdir()
+    with pytest.raises(InputError, match=r"model\.pt is a folder; give the name of a file"):
+        train(tmp_path, [0.1])
+    assert names(tmp_path) == ["model.pt"]
 
 
 def test_nothing_is_left_to_train(tmp_path):

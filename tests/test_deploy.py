@@ -43,6 +43,19 @@ def test_weights_are_put_in_place_and_back(bundle, tmp_path):
     assert json.loads((bundle / "models" / "training.json").read_text()) == {"epochs": 7}
 
 
+def test_what_somebody_else_wrote_beside_the_model_is_kept(bundle, tmp_path):
+    (bundle / "models").mkdir()
+    (bundle / "models" / "training.json").write_text("notes of mine")
+    elsewhere = tmp_path / "elsewhere.pt"
+    elsewhere.write_bytes(b"another's")
+    (bundle / "models" / "model.pt").symlink_to(elsewhere)
+    deploy(bundle, save_weights(NAME, tmp_path / "weights.pt"))
+    assert elsewhere.read_bytes() == b"another's"
+    assert [path.read_text() for path in (bundle / "models").glob("training_*.json")] == ["notes of mine"]
+    assert not (bundle / "models" / "training.json").exists()
+    assert not (bundle / "models" / "model.pt").is_symlink()
+
+
 def test_the_same_weights_again_change_nothing(bundle, tmp_path):
     weights = save_weights(NAME, tmp_path / "weights.pt")
     deploy(bundle, weights)

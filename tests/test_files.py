@@ -1,10 +1,10 @@
-"""A file appears whole under its name, or not at all."""
+"""A file appears whole under its name, or not at all, and never in the place of what somebody else wrote."""
 
 import pytest
 from support import names_in
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import whole_file
+from kvseg_monai.files import RECORD, discard, edit_text, refuse_foreign, refuse_overlap, whole_file, write_text
 
 
 def test_the_file_appears_when_the_block_is_done(tmp_path):
@@ -44,3 +44,88 @@ def test_what_is_in_the_way_is_refused(tmp_path):
             pass
     with pytest.raises(InputError, match="is a folder; give the name of a file"), whole_file(tmp_path):
         pass
+
+
+def test_only_what_we_wrote_and_nobody_changed_is_replaced(tmp_path):
+    path = write_text(tmp_path / "a.txt", "one")
+    write_text(path, "two")
+    path.write_text("changed by hand")
+    for act in (lambda: write_text(path, "three"), lambda: discard(path), lambda: refuse_foreign([path])):
+        with pytest.raises(InputError, match=r"a\.txt is there and was not written by kvseg_monai, or was changed"):
+            act()
+    assert path.read_text() == "changed by hand"
+    write_text(path, "two")
+    write_text(path, "changed by hand")
+    discard(path)
+    assert names_in(tmp_path) == []
+
+
+def test_without_a_record_all_is_the_users(tmp_path):
+    path = write_text(tmp_path / "a.txt", "one")
+    (tmp_path / RECORD).unlink()
+    with pytest.raises(InputError, match="was not written by kvseg_monai"):
+        write_text(path, "two")
+    write_text(path, "one")  # what is there already needs no writing
+    write_text(path, "two", keep=True)
+    assert sorted(file.read_text() for file in tmp_path.glob("*.txt")) == ["one", "two"]
+
+
+def test_the_same_text_again_adds_nothing_to_the_record(tmp_path):
+    for text in ("one", "two", "one", "one"):
+        write_text(tmp_path / "a.txt", text)
+    assert len((tmp_path / RECORD).read_text().splitlines()) == 2
+
+
+def test_a_link_is_never_ours(tmp_path):
+    path = write_text(tmp_path / "a.txt", "one")
+    (tmp_path / "b.txt").symlink_to(path)
+    with pytest.raises(InputError, match=r"b\.txt is there and was not written"):
+        write_text(tmp_path / "b.txt", "two")
+    (tmp_path / "mine").write_text("")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / RECORD).symlink_to(tmp_path / "mine")
+    with pytest.raises(InputError, match="is a link, and what it leads to is not ours to write"):
+        write_text(tmp_path / "linked" / "c.txt", "three")
+    assert ((tmp_path / "mine").read_text(), names_in(tmp_path / "linked")) == ("", [])
+
+
+def test_a_file_that_is_changed_on_demand_stays_the_users(tmp_path):
+    mine = tmp_path / "mine.md"
+    mine.write_text("before")
+    mine.chmod(0o640)
+    (tmp_path / "link.md").symlink_to(mine)
+    edit_text(tmp_path / "link.md", "after")
+    assert (mine.read_text(), mine.stat().st_mode & 0o777) == ("after", 0o640)
+    assert (tmp_path / "link.md").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.md", "mine.md"]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "link", "relation"),
+    [
+        ("a", "a", None, "is the same as"),
+        ("a", "a/b", None, "lies in"),
+        ("a/b", "a", None, "contains"),
+        ("a", "c/a", ("c", "."), "is the same as"),
+        ("a", "c", ("c/link", "a/b"), "holds a link into"),
+        ("a/b", "c", ("c/link", "a"), "holds a link into"),
+        ("a", "c", ("a/link", "c"), "is linked to from"),
+        ("a", "c/d", ("a/b/link", "c"), "is linked to from"),
+        ("a/file", "a", None, None),
+        ("a/file", "a/file", None, "is the same as"),
+        ("a", "ab", None, None),
+    ],
+)
+def test_how_a_source_and_a_target_meet(tmp_path, source, target, link, relation):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "file").write_text("")
+    if link:
+        place, to = (tmp_path / part for part in link)
+        (tmp_path / "c" / "d").mkdir(parents=True) if place.name == "link" else None
+        place.symlink_to(to)
+    places = {"sources": {"source": tmp_path / source}, "targets": {"target": tmp_path / target}}
+    if relation is None:
+        refuse_overlap(**places)
+    else:
+        with pytest.raises(InputError, match=f"--target .* {relation} --source .*; what is written must lie apart"):
+            refuse_overlap(**places)

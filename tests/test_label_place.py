@@ -1,6 +1,7 @@
 """What is wrong before the MONAI Label server starts, each as one sentence; and where it puts things."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from support import ROOT, TINY
 from kvseg_monai.errors import InputError
 from kvseg_monai.label import server
 from kvseg_monai.label.orthanc import configure, find_orthanc
-from kvseg_monai.label.place import place_bundle
+from kvseg_monai.label.place import make_app, place_bundle
 
 NAME = "setr_kv_segmentation"
 BUNDLE = ROOT / "bundles" / NAME
@@ -112,6 +113,32 @@ def test_a_dicomweb_server_is_searched_for_mr(tmp_path):
     settings = server.environment(tmp_path, "http://127.0.0.1:8042/dicom-web")
     assert settings["MONAI_LABEL_DICOMWEB_SEARCH_FILTER"] == '{"Modality": "MR"}'
     assert "MONAI_LABEL_DICOMWEB_SEARCH_FILTER" not in server.environment(tmp_path, str(tmp_path))
+
+
+@pytest.mark.parametrize("files", [{}, {"main.py": "print('mine')"}])
+def test_a_folder_of_the_users_is_no_app(tmp_path, files):
+    (tmp_path / "app" / "model" / NAME).mkdir(parents=True)
+    for name, content in files.items():
+        (tmp_path / "app" / name).write_text(content)
+    with pytest.raises(InputError, match=r"app is there and is no server's app; move it away"):
+        make_app(tmp_path)
+    with pytest.raises(InputError, match=rf"{NAME} is there and is no bundle, it lacks configs/metadata\.json"):
+        place_bundle(tmp_path / "app", BUNDLE)
+    assert {path.name: path.read_text() for path in tmp_path.glob("app/*.py")} == files
+
+
+def test_what_is_in_the_place_of_orthancs_studies_is_refused(tmp_path):
+    (tmp_path / "studies").mkdir()
+    assert configure(tmp_path, port=8042) == configure(tmp_path, port=8043)
+    (tmp_path / "studies" / "scan.dcm").write_text("Orthanc's by now")
+    configure(tmp_path, port=8042)
+    (tmp_path / "orthanc.json").unlink()
+    with pytest.raises(InputError, match=r"studies is there, but no orthanc\.json of ours; move it away"):
+        configure(tmp_path, port=8042)
+    shutil.rmtree(tmp_path / "studies")
+    (tmp_path / "orthanc.json").write_text("{}")
+    with pytest.raises(InputError, match=r"orthanc\.json is there and was not written by kvseg_monai"):
+        configure(tmp_path, port=8042)
 
 
 def test_orthanc_listens_to_this_machine_alone(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import ignite.distributed as idist
 import nibabel as nib
 import numpy as np
 import pytest
@@ -30,11 +31,12 @@ from dicom_files import write_series
 from fire.parser import DefaultParseValue
 from label_server import save_weights
 from made_evaluation import make_evaluation
+from made_study import make_study
 from monai.bundle import create_workflow
 from monai.networks.nets import UNETR
 from PIL import Image
 from seg_objects import AXIAL, image, labels
-from support import ROOT, config
+from support import ROOT, config, make_volume
 from torch.utils.tensorboard import SummaryWriter
 
 from kvseg_monai.errors import find_input_error
@@ -93,11 +95,11 @@ def training(options: str = TRAIN, **more) -> list[Way]:
     ]
 
 
-def predicting(options: str = TINY, again: str = "", **more) -> list[Way]:
-    line = f"--dataset_dir {{source}} --ckpt_path weights.pt {options}"
+def predicting(source: str = "data", again: str = "") -> list[Way]:
+    line = f"--dataset_dir {{source}} --ckpt_path weights.pt {TINY}"
     return [
-        Way(f"{line} --output_dir {{target}}", "data", "out", again, **more),
-        Way(f"{line} --output_dir scores --prediction_dir {{target}}", "data", "out", again, **more),
+        Way(f"{line} --output_dir {{target}}", source, "out", again),
+        Way(f"{line} --output_dir scores --prediction_dir {{target}}", source, "out", again),
     ]
 
 
@@ -155,8 +157,8 @@ ROWS: dict[str, list[Way] | Nothing] = {
     "kvseg_monai.study": [
         Way("run study.yaml --dataset_dir {source} --output_dir {target}", "data", "out"),
         Way("run study.yaml --redo --dataset_dir {source} --output_dir {target}", "data", "out", works=False),
-        Way("report study.yaml --output_dir {target}", None, "made", works=False),
-        Way("report study.yaml --output_dir made --html {target}", "study.yaml", "out.html", works=False),
+        Way("report reported/study.yaml --output_dir {target}", target="reported/out"),
+        Way("report {source} --output_dir apart --html {target}", "study.yaml", "out.html", works=False),
     ],
     "kvseg_monai.study.arm": [
         Way(f"--dataset_dir {{source}} --folder {{target}} {WHERE}", "data", "out", works=False),
@@ -165,7 +167,7 @@ ROWS: dict[str, list[Way] | Nothing] = {
     "bundle train,multi_gpu_train": training(keeps=True),
     "bundle evaluate": predicting(),
     "bundle inference": predicting(again="--overwrite true"),
-    "bundle inference,dicom_seg": predicting(again="--overwrite true", works=False),
+    "bundle inference,dicom_seg": predicting(again="--overwrite true", source="scans"),
     "bundle train,from_weights": training(works=False),
     "bundle train,unetr": training(STOCK, works=False),
     "bundle train,unetr,kv": training(STOCK, works=False),
@@ -209,11 +211,14 @@ def world(tmp_path_factory) -> Path:
     make_originals(folder)
     make_evaluation(folder / "evaluation")
     write_series(folder / "dicom", image(), AXIAL)
+    write_series(folder / "scans", make_volume(0)[0], AXIAL)
     nib.save(nib.Nifti1Image(labels(), AXIAL), folder / "map.nii.gz")
     with SummaryWriter(str(folder / "run")) as writer:
         writer.add_scalar("val_mean_dice", 0.5, 1)
     make_networks(folder)
-    make_study(folder)
+    plan_study(folder)
+    (folder / "reported").mkdir()
+    make_study(folder / "reported", nets=("setr",), seeds=1, patients=6)
     for path in (folder / "notes.txt", folder / "data" / "notes.txt", folder / "raw" / "notes.txt"):
         path.write_bytes(MINE)
     return folder
@@ -250,7 +255,7 @@ def make_networks(folder: Path) -> None:
     torch.save(UNETR(**arguments).state_dict(), folder / "unetr.pt")
 
 
-def make_study(folder: Path) -> None:
+def plan_study(folder: Path) -> None:
     """A study of one arm that nobody has run."""
     datalist = json.loads((folder / "data" / "datalist.json").read_text())
     sections = ("training", "validation", "test")
@@ -315,8 +320,9 @@ def run_bundle(names: list[str], arguments: list[str]) -> None:
         try:
             made = create_workflow(config_file=files, workflow_type=kind, bundle_root="root", **overrides)
             made.run()
-            made.finalize()
         finally:
+            if torch.distributed.is_initialized():
+                idist.finalize()  # as the configuration does, and ignite forgets it as well
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
 

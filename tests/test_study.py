@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,10 +21,11 @@ from PIL import Image
 from support import ROOT, names_in
 
 from kvseg_monai.errors import InputError
+from kvseg_monai.files import RECORD, is_ours
 from kvseg_monai.study import results
 from kvseg_monai.study.__main__ import main, parse_shard
 from kvseg_monai.study.arm import Job, open_training
-from kvseg_monai.study.dataset import write_datalist
+from kvseg_monai.study.dataset import FOLDER, data_record, write_datalist
 from kvseg_monai.study.plan import read_study, select
 from kvseg_monai.study.state import arms_dir, configuration, refuse_other_configurations, write_configuration
 
@@ -180,7 +182,8 @@ def job(study: Path, attention: str, seed: int = 0, folder: str = "") -> Job:
     write_datalist(plan)
     arm = next(arm for arm in plan.arms if (arm.attention, arm.seed) == (attention, seed))
     place = arms_dir(plan) / (folder or arm.name)
-    return Job(place, plan.bundles_dir / arm.bundle, plan.output_dir, plan.dataset_dir, "cpu", configuration(plan, arm))
+    data, bundle = plan.output_dir / FOLDER, plan.bundles_dir / arm.bundle
+    return Job(place, bundle, data, plan.dataset_dir, "cpu", configuration(plan, arm))
 
 
 def start_weights(made: Job) -> dict[str, torch.Tensor]:
@@ -247,6 +250,59 @@ def test_redo_sets_other_configurations_aside(study):
     refuse_other_configurations(changed, redo=True)
     assert not (arms_dir(plan) / "setr-qkv-0").exists()
     assert len(list((plan.output_dir / "replaced").glob("setr-qkv-0_*"))) == 1
+
+
+def test_a_study_that_was_made_before_the_datalist_had_a_folder_goes_on(study, monkeypatch):
+    plan = read_study(study)
+    write_datalist(plan)
+    earlier = plan.output_dir / "datalist.json"
+    (plan.output_dir / FOLDER / "datalist.json").rename(earlier)
+    shutil.rmtree(plan.output_dir / FOLDER)
+    before = data_record(plan.output_dir)
+    monkeypatch.setattr("kvseg_monai.study.dataset._check_labels", None)  # they were looked at then
+    write_datalist(plan)
+    assert (plan.output_dir / FOLDER / "datalist.json").read_bytes() == earlier.read_bytes()
+    assert data_record(plan.output_dir) == before
+
+
+@pytest.mark.parametrize("nested", ["out/data", "."])
+def test_a_study_lies_apart_from_its_data(study, tiny_dataset, nested):
+    data = study.parent / nested
+    shutil.copytree(tiny_dataset, data, dirs_exist_ok=True)
+    with pytest.raises(InputError, match=r"--output_dir .*; what is written must lie apart from what is read"):
+        main(["run", str(study), "--dataset_dir", str(data)])
+
+
+@pytest.mark.parametrize("redo", [(), ("--redo",)])
+@pytest.mark.parametrize("name", ["configuration.json", "log.txt", "lock", "models/model.pt"])
+def test_a_folder_of_the_users_is_no_arm(study, name, redo):
+    mine = study.parent / "out" / "arms" / "setr-kv-0" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("[1]")
+    with pytest.raises(InputError, match=r"setr-kv-0 is there and is no arm of a study; move it away"):
+        main(["run", str(study), "--arms", "setr-qkv-0", *redo])
+    assert mine.read_text() == "[1]"
+    assert [path.name for path in mine.parent.iterdir()] == [mine.name]
+
+
+@pytest.mark.parametrize("name", results.GATHERED)
+def test_results_of_the_users_are_told_before_an_arm_is_made(study, name):
+    mine = study.parent / "out" / name
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(InputError, match=rf"{name} is there and was not written by kvseg_monai"):
+        main(["run", str(study)])
+    assert mine.read_text() == "mine"
+    assert not (study.parent / "out" / "arms").exists()
+
+
+def test_results_of_a_study_that_was_made_before_there_were_records_are_renewed(finished, tmp_path):
+    out = Path(shutil.copytree(finished[0].parent / "out", tmp_path / "out"))
+    for record in out.rglob(RECORD):
+        record.unlink()
+    names = [folder.name for folder in (out / "arms").glob("setr-*")]
+    assert sorted(results.gather(out / "arms", names, out)) == sorted(names)
+    assert all(is_ours(out / name) for name in results.GATHERED)
 
 
 @pytest.mark.parametrize(
