@@ -67,6 +67,7 @@ DIMENSIONS = "DimensionIndexSequence"
 PLACES = {0x00209056, 0x00209057, 0x00200032}  # dimensions that tell places: StackID, InStackPositionNumber, position
 TAGS = [
     *("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber", "Modality"),
+    "SeriesDescription",
     *("PatientID", "PatientName", "PatientBirthDate", "Rows", "Columns", "NumberOfFrames", "BitsStored"),
     *("PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "ImagePositionPatient"),
     *("ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
@@ -87,7 +88,8 @@ class Header:
     study_uid: str = field(repr=False)
     patient_id: str = field(repr=False)
     frame_of_reference_uid: str
-    series_number: int
+    series_number: int  # 0 where it has none
+    description: str = field(repr=False)  # of the series
     modality: str
     shape: tuple[int, int]  # rows, columns
     frames: int
@@ -151,6 +153,7 @@ def _header(facts: Facts, path: Path, name: str, syntax: str) -> Header:
         patient_id=_patient(facts),
         frame_of_reference_uid=str(facts.get("FrameOfReferenceUID", "")),
         series_number=int(facts.get("SeriesNumber") or 0),
+        description=str(facts.get("SeriesDescription") or ""),
         modality=str(facts.get("Modality", "")),
         shape=(count_of(facts, "Rows"), count_of(facts, "Columns")),
         frames=count_of(facts, "NumberOfFrames", default=1),

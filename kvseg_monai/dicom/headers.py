@@ -9,7 +9,7 @@ from pathlib import Path
 import pydicom
 
 from kvseg_monai.dicom.frames import FRAME_GROUPS, TAGS, Facts, Frame, facts_of, frames_of
-from kvseg_monai.dicom.skipped import Skipped
+from kvseg_monai.dicom.skipped import NOT_DICOM, Skipped
 from kvseg_monai.dicom.values import listed
 from kvseg_monai.errors import InputError
 
@@ -23,7 +23,7 @@ def read_header(path: Path, name: str) -> list[Frame] | Skipped:
     try:
         facts, meta = read_facts(path, ["SOPClassUID", "SamplesPerPixel"])
         if facts is None:
-            return Skipped(name, "not a DICOM file")
+            return Skipped(name, NOT_DICOM)
         reason = _left_out(facts, meta)
         if reason:
             modality, uid = (str(facts.get(keyword, "")) for keyword in ("Modality", "SeriesInstanceUID"))

@@ -14,6 +14,8 @@ from kvseg_monai.dicom.series import Series, find_series
 from kvseg_monai.dicom.skipped import Skipped, sentences
 from kvseg_monai.errors import InputError
 
+READ_ELSEWHERE = (".nii", ".nii.gz")
+
 logger = logging.getLogger(__name__)
 
 _listed: dict[Path, dict[str, Series | Skipped]] = {}
@@ -26,7 +28,8 @@ def list_volumes(source: str | Path) -> list[str]:
     for series in found:
         notes = f" ({'; '.join(series.notes)})" if series.notes else ""
         logger.info("%s: %d slices, one is %s%s", series.name, series.shape[2], series.frames[0].header.name, notes)
-    for sentence in sentences(item for item in skipped if item.modality and not item.fault):  # of DICOM files alone
+    passed_over = (item for item in skipped if not item.fault and not item.name.endswith(READ_ELSEWHERE))
+    for sentence in sentences(passed_over):
         logger.warning("left out: %s", sentence)
     faults = {item.volume or item.name: item for item in skipped if item.fault}
     _listed[root] = {series.name: series for series in found} | faults

@@ -41,7 +41,7 @@ def decode_slices(frames: Sequence[Frame]) -> np.ndarray:
     for frame in frames:
         if frame.header is not last:
             last = frame.header
-            values = _decode(last)
+            values = decode(last)
             if len(values) != last.frames or values.shape[1:] != last.shape:
                 raise InputError(f"{last.path} changed while it was read; run again")
         planes.append(_bright_is_large(values[frame.index], last))
@@ -54,7 +54,8 @@ def decode_slices(frames: Sequence[Frame]) -> np.ndarray:
     return np.stack(rescaled).astype(np.float32)
 
 
-def _decode(header: Header) -> np.ndarray:
+def decode(header: Header) -> np.ndarray:
+    """Stored values (frames, rows, columns) of one file; see :func:`decode_file`."""
     if header.syntax not in APART:
         return decode_file(header.path)
     from kvseg_monai.dicom.apart import decode_apart  # which decodes by this module

@@ -131,6 +131,11 @@ def _sources(series: Series) -> list[Dataset]:
             f"{series.name} has no FrameOfReferenceUID, so no DICOM SEG can say where it lies; export the series again "
             "from its source"
         )
+    if len({frame.header.series_uid for frame in series.frames}) > 1:
+        raise InputError(
+            f"{series.name} has a SeriesInstanceUID for each slice, and a DICOM SEG refers to one series; give its "
+            "files one SeriesInstanceUID first, or write NIfTI"
+        )
     sources = series.datasets()
     for source in sources:
         for keyword in _MAY_BE_EMPTY:

@@ -15,12 +15,15 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
+from kvseg_monai.dicom.duplicates import without_duplicates
 from kvseg_monai.dicom.frames import Frame
 from kvseg_monai.dicom.geometry import affine_of, axes, slice_step
 from kvseg_monai.dicom.headers import quiet, read_header
+from kvseg_monai.dicom.joined import joined
 from kvseg_monai.dicom.pixels import decode_slices
+from kvseg_monai.dicom.search import Search
 from kvseg_monai.dicom.skipped import Skipped
-from kvseg_monai.dicom.stacks import LeftOut, Stack, stacks, without_duplicates
+from kvseg_monai.dicom.stacks import LeftOut, Stack, stacks
 from kvseg_monai.errors import InputError
 
 
@@ -31,7 +34,7 @@ class Series:
     Args:
         name: ``series004-1f2e3d4c5b``: SeriesNumber and a hash of the SeriesInstanceUID, with ``-2`` for the second
             volume of a series and so on. It is the same wherever the files lie, and tells nothing of the patient.
-        uid: SeriesInstanceUID.
+        uid: SeriesInstanceUID; the first of several where each slice has its own.
         modality: always MR.
         frames: slices in geometric order.
         notes: how the volume was told from others of its series.
@@ -117,9 +120,9 @@ def find_series(
 ) -> tuple[list[Series], list[Skipped]]:
     """Find the MR volumes in a folder and the folders below it, or in one file.
 
-    Names, extensions and a DICOMDIR play no role. Links are not followed. Left out, each with a reason: what is not
-    DICOM or not MR, localizers, mosaics, projections, colour images, second copies of a slice, damaged files, and
-    volumes whose slices are missing, unequally spaced or sheared.
+    Names, extensions and a DICOMDIR play no role. Links are followed (see :class:`Search`), hidden folders are not
+    searched. Left out, each with a reason: what is not DICOM or not MR, localizers, mosaics, projections, colour
+    images, second copies of a slice, damaged files, and volumes whose slices are missing, unequally spaced or sheared.
 
     Args:
         source: the folder or file.
@@ -135,47 +138,26 @@ def find_series(
     root = Path(source).resolve()
     if not root.exists():
         raise InputError(f"{root} does not exist; give a folder with DICOM files, or one file")
-    groups: dict[str, list[Frame]] = defaultdict(list)
-    skipped: list[Skipped] = []
-    for result in apply(_read, list(_files(root, skipped))):
+    search = Search(root)
+    skipped, groups = search.skipped, defaultdict(list)
+    for result in apply(_read, search.files):
         if isinstance(result, Skipped):
             skipped.append(result)
         else:
             groups[result[0].header.series_uid] += result
-    found = []
     for uid, frames in groups.items():
-        frames, twice = without_duplicates(frames)
-        skipped += [Skipped(two.header.name, "a second copy of a slice") for two in twice]
-        for name, stack in _named(uid, stacks(frames, split_gaps=split_gaps)):
+        groups[uid], twice = without_duplicates(frames)
+        skipped += [Skipped(frame.header.name, reason) for frame, reason in twice]
+    found = []
+    for uid, frames, notes in joined(groups):
+        for name, stack in _named(uid, stacks(frames, split_gaps=split_gaps, notes=notes)):
             result = _volume(name, uid, stack)
             (found if isinstance(result, Series) else skipped).append(result)
     return sorted(found, key=lambda series: series.name), sorted(skipped, key=lambda item: item.name)
 
 
-def _files(root: Path, skipped: list[Skipped]) -> Iterator[tuple[Path, str]]:
-    """Files below ``root`` in the order of their names, each with its relative name; closed folders are skipped."""
-
-    def closed(error: OSError) -> None:
-        name = Path(error.filename).relative_to(root).as_posix()
-        skipped.append(Skipped(name, f"a folder that cannot be read ({error.strerror})", fault=True))
-
-    if not root.is_dir():
-        yield root, root.name
-        return
-    for folder, folders, names in os.walk(root, onerror=closed):
-        folders.sort()
-        for name in sorted(names + [name for name in folders if Path(folder, name).is_symlink()]):
-            path = Path(folder, name)
-            yield path, path.relative_to(root).as_posix()
-
-
 def _read(file: tuple[Path, str]) -> list[Frame] | Skipped:
-    path, name = file
-    if path.is_symlink():
-        return Skipped(name, "a link, which is not followed")
-    if not path.is_file():
-        return Skipped(name, "not a regular file")
-    return read_header(path, name)
+    return read_header(*file)
 
 
 def _named(uid: str, parts: list[Stack | LeftOut]) -> Iterator[tuple[str, Stack | LeftOut]]:

@@ -1,8 +1,13 @@
 """What was left out, and why."""
 
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+NOT_DICOM = "not DICOM"
+ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
+MOST_KINDS = 8  # that one sentence names
 
 
 @dataclass(frozen=True)
@@ -10,7 +15,8 @@ class Skipped:
     """A file or series that gives no volume.
 
     Args:
-        name: path relative to the folder that was searched; of a series, the path of its first slice.
+        name: path relative to the folder that was searched, with / at the end for a folder; of a series, the path of
+            its first slice.
         reason: a sentence without full stop.
         fault: whether the user should look into it; False where it is left out by rule, as a localizer is.
         modality: of the file's header, where it has one.
@@ -31,14 +37,37 @@ class Skipped:
 
 
 def sentences(skipped: Iterable[Skipped]) -> list[str]:
-    """Tell what was left out: each fault and each volume on its own, files left out by rule counted by reason."""
+    """Tell what was left out: each fault and each volume on its own, the rest counted by reason."""
     each, rules = [], defaultdict(list)
     for item in skipped:
         if item.fault or item.volume:
             each.append(str(item))
         else:
             rules[item.reason].append(item.name)
-    return each + [
-        f"{len(names)} {'file' if len(names) == 1 else 'files'}: {reason} (first: {names[0]})"
-        for reason, names in sorted(rules.items())
-    ]
+    return each + [_counted(reason, names) for reason, names in sorted(rules.items())]
+
+
+def ending(name: str) -> str:
+    """Return the last suffix of a file's name in lower case, "" where it has none or it is a number, as of a UID.
+
+    Of ``.nii.gz`` both count.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    if name.lower().endswith(".nii.gz"):
+        return ".nii.gz"
+    return "" if suffix[1:].isdecimal() or len(suffix) > len(".parrec12") else suffix
+
+
+def _counted(reason: str, names: Sequence[str]) -> str:
+    noun = "folder" if names[0].endswith("/") else "file"
+    kinds = f" ({_kinds(names)})" if reason == NOT_DICOM else ""
+    return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}: {reason}{kinds} (first: {names[0]})"
+
+
+def _kinds(names: Sequence[str]) -> str:
+    """Count files by ending."""
+    kinds = Counter(map(ending, names)).most_common()
+    told = [f"{count} {kind or 'without ending'}" for kind, count in kinds[:MOST_KINDS]]
+    rest = sum(count for _, count in kinds[MOST_KINDS:])
+    archives = "; archives are not opened, unpack them" if ARCHIVES & {kind for kind, _ in kinds} else ""
+    return ", ".join(told + [f"{rest} others"] * bool(rest)) + archives

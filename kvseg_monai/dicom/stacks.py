@@ -1,7 +1,7 @@
-"""Sort the slices of one series into volumes: no slice twice, one grid, one slice per place, in geometric order."""
+"""Sort the slices of one series into volumes: one grid, one slice per place, in geometric order."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -35,40 +35,26 @@ class LeftOut:
     fault: bool = True
 
 
-def without_duplicates(frames: Sequence[Frame]) -> tuple[list[Frame], list[Frame]]:
-    """Keep one of the slices that have the same SOPInstanceUID and place; return them, and the others.
-
-    The largest file is kept, since a copy may be cut off. The same UID at another place stays: careless tools give
-    one UID to all slices of a series.
-    """
-    first: dict[Hashable, Frame] = {}
-    twice = []
-    for frame in sorted(frames, key=lambda frame: (-frame.header.size, frame.header.name)):
-        kept = first.setdefault((frame.header.instance_uid, frame.index, frame.position), frame)
-        if kept is not frame:
-            twice.append(frame)
-    return list(first.values()), twice
-
-
-def stacks(frames: Sequence[Frame], *, split_gaps: bool = False) -> list[Stack | LeftOut]:
+def stacks(frames: Sequence[Frame], *, split_gaps: bool = False, notes: tuple[str, ...] = ()) -> list[Stack | LeftOut]:
     """Return the volumes of one series, and what makes none.
 
     Their order and so their numbers depend on the headers alone, not on file names. Of volumes at the same place, one
     that lacks slices which the others have is left out, unless ``split_gaps`` asks for parts.
     """
-    grids = _by_grid(frames)
-    note = (f"{len(grids)} grids (orientation, size or spacing)",) if len(grids) > 1 else ()
+    grids = by_grid(frames)
+    if len(grids) > 1:
+        notes = (*notes, f"{len(grids)} grids (orientation, size or spacing)")
     found: list[Stack | LeftOut] = []
     for grid in grids:
         try:
-            parts = _one_per_place(Stack(tuple(grid), note), keep_short=split_gaps)
+            parts = _one_per_place(Stack(tuple(grid), notes), keep_short=split_gaps)
         except InputError as error:
             parts = [LeftOut(grid[0], str(error))]
         found += [cut for part in parts for cut in (_cut(part) if split_gaps else (part,))]
     return found
 
 
-def _by_grid(frames: Sequence[Frame]) -> list[list[Frame]]:
+def by_grid(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Group slices whose matrix and frame of reference are equal, and orientation and spacing nearly so."""
     groups: list[list[Frame]] = []
     for frame in sorted(frames, key=_grid):
