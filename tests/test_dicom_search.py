@@ -65,7 +65,7 @@ def test_links_that_lead_in_a_circle_end(tmp_path):
     link(tmp_path / "up" / "in", tmp_path / "aside" / "back")
     os.symlink("itself", tmp_path / "up" / "in" / "itself.txt")
     os.symlink("itself.txt", tmp_path / "up" / "in" / "itself")
-    lost, nowhere, circle = told(tmp_path / "up" / "in")
+    lost, circle, nowhere = told(tmp_path / "up" / "in")
     assert lost.startswith("itself: a link leads nowhere")
     assert nowhere == "1 file: a link that leads nowhere (first: itself.txt)"
     assert circle == "4 folders: a link back to a folder that holds it, not followed (first: above/)"
