@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from kvseg_monai.files import RECORD
+
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = list(yaml.safe_load((ROOT / "bundles" / "bundles.yaml").read_text())["bundles"])
 
@@ -35,6 +37,11 @@ def block(low: tuple, high: tuple, *, value: int = 1, shape: tuple[int, int, int
     volume = np.zeros(shape, dtype=np.uint8)
     volume[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = value
     return volume
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, without the record that each folder has that we wrote into."""
+    return sorted(path.name for path in folder.iterdir() if path.name != RECORD)
 
 
 def config(bundle: str, name: str) -> str:

@@ -15,7 +15,7 @@ from dicom_files import series_uid, write_enhanced, write_series
 from oracle_inference import SEG_OVERLAY, on_canonical_axes, scan_of
 from oracles import IntensityOracle
 from seg_objects import oblique, read_back, validate
-from support import BUNDLES, ROOT, config
+from support import BUNDLES, ROOT, config, names_in
 
 from kvseg_monai.dicom.listing import volume_at
 
@@ -105,7 +105,7 @@ def test_the_good_volumes_are_finished_and_the_bad_ones_told(overlays, scans, tm
         assert f"left out: 5 files: {rule}" in result.stderr
     suffix = ".dcm" if overlays else ".nii.gz"
     folders = [scans / "good", scans / "b"]
-    written = sorted(path.name for path in (tmp_path / "run" / "out").iterdir())
+    written = names_in(tmp_path / "run" / "out")
     assert written == sorted(f"{volume_at(folder).name}{suffix}" for folder in folders)
     for folder in folders:
         assert_right(tmp_path / "run" / "out" / f"{volume_at(folder).name}{suffix}", folder)

@@ -13,7 +13,7 @@ import pytest
 from dicom_files import series_uid, write_series
 from oracle_inference import SEG_OVERLAY, oracle_inference
 from seg_objects import AXIAL, SHAPE, image, labels, oblique, read_back, validate
-from support import BUNDLES, ROOT, make_volume
+from support import BUNDLES, ROOT, make_volume, names_in
 
 from kvseg_monai.dicom.listing import list_volumes, volume_at
 from kvseg_monai.dicom_seg import main
@@ -84,16 +84,16 @@ MISTAKES = {
     "slices missing": ((labels(), AXIAL), ("--series", "gap"), "gap holds no MR volume .*slices are missing"),
     "several series": (
         (labels(), AXIAL),
-        ("--series", "other"),
-        "holds 2 MR volumes .*give .*/series004-.* or anot",
+        ("--series", ".", "--target", "../apart.dcm"),
+        "holds 3 MR volumes .*give .*/series004-.* or anot",
     ),
-    "an input": ((labels(), AXIAL), ("--target", "in/IM0002", "--overwrite"), "in/IM0002 lies in --series"),
-    "below the series": ((labels(), AXIAL), ("--target", "in/new/seg.dcm"), "in/new/seg.dcm lies in --series"),
-    "the map": ((labels(), AXIAL), ("--target", "map.nii.gz", "--overwrite"), "is the same as --prediction"),
-    "somebody's file": ((labels(), AXIAL), ("--target", "broken.nii.gz", "--overwrite"), "was not written by kvseg_mo"),
-    "a link into the series": ((labels(), AXIAL), ("--target", "link/seg.dcm"), "link/seg.dcm lies in --series"),
+    "an input": ((labels(), AXIAL), ("--target", "in/IM0002", "--overwrite"), "in/IM0002 is there and was not"),
+    "the map": ((labels(), AXIAL), ("--target", "map.nii.gz", "--overwrite"), "map.nii.gz is there and was not"),
     "no map": ((labels(), AXIAL), ("--prediction", "nowhere.nii"), "nowhere.nii is missing"),
-    "a folder": ((labels(), AXIAL), ("--target", ".", "--overwrite"), "--target . contains --series"),
+    "a folder": ((labels(), AXIAL), ("--target", ".", "--overwrite"), "is a folder; give the name of a file"),
+    "below the series": ((labels(), AXIAL), ("--target", "in/new/seg.dcm"), "in/new/seg.dcm lies in --series"),
+    "a link into the series": ((labels(), AXIAL), ("--target", "link/seg.dcm"), "link/seg.dcm lies in --series"),
+    "somebody's file": ((labels(), AXIAL), ("--target", "broken.nii.gz", "--overwrite"), "was not written by kvseg_mo"),
 }
 
 
@@ -165,7 +165,7 @@ def test_inference_goes_from_a_dicom_folder_to_dicom_seg(tmp_path):
     source = tmp_path / "in"
     oracle_inference(source, tmp_path / "maps").run()
     oracle_inference(source, tmp_path / "segs", SEG_OVERLAY).run()
-    (label_map,), (written,) = (list((tmp_path / name).glob("s*")) for name in ("maps", "segs"))
+    (label_map,), (written,) = (list((tmp_path / name).glob("[!.]*")) for name in ("maps", "segs"))
     assert written.name == label_map.name.replace(".nii.gz", ".dcm") == f"{volume_at(tmp_path / 'in' / 'a').name}.dcm"
     expected = np.asarray(nib.load(label_map).dataobj)
     np.testing.assert_array_equal(read_back(pydicom.dcmread(written), tmp_path / "in" / "a", expected.shape), expected)
@@ -176,4 +176,4 @@ def test_inference_goes_from_a_dicom_folder_to_dicom_seg(tmp_path):
     assert "scan.nii.gz is no DICOM series" in str(find_input_error(error.value))
     with pytest.raises(RuntimeError, match="Failed to evaluate"):
         oracle_inference(source, tmp_path / "segs", SEG_OVERLAY).run()
-    assert [path.name for path in (tmp_path / "segs").glob("s*")] == [written.name]
+    assert names_in(tmp_path / "segs") == [written.name]
