@@ -66,8 +66,8 @@ def convert(options: argparse.Namespace) -> str:
     if options.target.exists() and not options.overwrite:
         raise InputError(f"{options.target} exists; give another --target, or --overwrite to replace it")
     sources = {name: getattr(options, name) for name in ("prediction", "series", "bundle", "codes")}
-    refuse_overlap(sources=sources, targets={"target": options.target})
     refuse_foreign([options.target])
+    refuse_overlap(sources=sources, targets={"target": options.target})
     series = find_series_of(options.prediction, options.series)
     names, algorithm = read_bundle(options.bundle) if options.bundle else (list(CODES), UNNAMED)
     reader = NiftiReader()

@@ -84,16 +84,16 @@ MISTAKES = {
     "slices missing": ((labels(), AXIAL), ("--series", "gap"), "gap holds no MR volume .*slices are missing"),
     "several series": (
         (labels(), AXIAL),
-        ("--series", "other"),
-        "holds 2 MR volumes .*give .*/series004-.* or anot",
+        ("--series", ".", "--target", "../apart.dcm"),
+        "holds 3 MR volumes .*give .*/series004-.* or anot",
     ),
-    "an input": ((labels(), AXIAL), ("--target", "in/IM0002", "--overwrite"), "in/IM0002 lies in --series"),
-    "below the series": ((labels(), AXIAL), ("--target", "in/new/seg.dcm"), "in/new/seg.dcm lies in --series"),
-    "the map": ((labels(), AXIAL), ("--target", "map.nii.gz", "--overwrite"), "is the same as --prediction"),
-    "somebody's file": ((labels(), AXIAL), ("--target", "broken.nii.gz", "--overwrite"), "was not written by kvseg_mo"),
-    "a link into the series": ((labels(), AXIAL), ("--target", "link/seg.dcm"), "link/seg.dcm lies in --series"),
+    "an input": ((labels(), AXIAL), ("--target", "in/IM0002", "--overwrite"), "in/IM0002 is there and was not"),
+    "the map": ((labels(), AXIAL), ("--target", "map.nii.gz", "--overwrite"), "map.nii.gz is there and was not"),
     "no map": ((labels(), AXIAL), ("--prediction", "nowhere.nii"), "nowhere.nii is missing"),
-    "a folder": ((labels(), AXIAL), ("--target", ".", "--overwrite"), "--target . contains --series"),
+    "a folder": ((labels(), AXIAL), ("--target", ".", "--overwrite"), "is a folder; give the name of a file"),
+    "below the series": ((labels(), AXIAL), ("--target", "in/new/seg.dcm"), "in/new/seg.dcm lies in --series"),
+    "a link into the series": ((labels(), AXIAL), ("--target", "link/seg.dcm"), "link/seg.dcm lies in --series"),
+    "somebody's file": ((labels(), AXIAL), ("--target", "broken.nii.gz", "--overwrite"), "was not written by kvseg_mo"),
 }
 
 
