@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from kvseg_monai.data import SECTIONS, class_names, read_datalist
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import write_text
+from kvseg_monai.nifti_file import open_nifti
 from kvseg_monai.study.plan import Study
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,8 @@ def _check_labels(dataset_dir: Path, datalist: Mapping[str, Any]) -> None:
     if not names:
         raise InputError(f"{dataset_dir / 'datalist.json'} has no 'labels'; a study needs a table of value and name")
     for entry in (entry for section in SECTIONS for entry in datalist[section]):
-        values = np.unique(np.asanyarray(nib.load(entry["label"]).dataobj))
+        with open_nifti(entry["label"]) as image:
+            values = np.unique(np.asanyarray(image.dataobj))
         wrong = [value for value in values.tolist() if value not in range(len(names) + 1)]
         if wrong:
             raise InputError(
