@@ -8,7 +8,8 @@ import numpy as np
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import whole_file
-from kvseg_monai.nifti_header import header_finding, scanner_header
+from kvseg_monai.nifti_file import open_nifti
+from kvseg_monai.nifti_header import scanner_header
 
 # On a 16-bit volume level 1 takes a fraction of the time of nibabel's default for a few per cent more bytes.
 GZIP_LEVEL = 1
@@ -50,19 +51,10 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
     A single plane gets a third axis, and a fourth axis of length 1 goes.
 
     Raises:
-        InputError: when it cannot be read, or is a series of volumes or in colour.
+        InputError: when it cannot be read, is damaged, or is a series of volumes or in colour.
     """
-    if path.exists() and not path.is_file():  # opening a FIFO would wait for ever
-        raise InputError(f"{path} is no regular file; copy it again")
-    try:
-        image = nib.load(path)
-        finding = header_finding(image, str(path))
-        affine, voxels = image.affine, None if finding else np.asanyarray(image.dataobj)
-    except Exception as error:  # nibabel raises whatever damaged data lead it to
-        complaint = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} is no readable NIfTI file ({complaint}); copy it again") from error
-    if finding:
-        raise InputError(f"{path} {finding}")
+    with open_nifti(path) as image:
+        affine, voxels = image.affine, np.asanyarray(image.dataobj)
     voxels = voxels[..., None] if voxels.ndim == 2 else voxels
     voxels = voxels[..., 0] if voxels.ndim == 4 and voxels.shape[3] == 1 else voxels
     if voxels.ndim != 3 or voxels.dtype.kind not in "iuf" or not voxels.size:

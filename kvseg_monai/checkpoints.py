@@ -17,6 +17,7 @@ from kvseg_monai.errors import InputError
 from kvseg_monai.files import dated, move, record, refuse_folders, set_aside, whole_file, write_text
 from kvseg_monai.overrides import as_flag
 from kvseg_monai.run_record import RunRecord
+from kvseg_monai.weights_file import checksum_beside, non_finite, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +27,15 @@ LAST = "last.ckpt"  # no .pt: MONAI Label offers each of these as a model, and b
 RECORD = "training.json"
 
 
-def load_weights(network: nn.Module, path: str | Path, *, device: torch.device | str = "cpu") -> None:
-    """Load a state dict strictly: every weight must be there and fit.
+def load_weights(network: nn.Module, path: str | Path, *, device: torch.device | str = "cpu") -> Mapping[str, Any]:
+    """Load a state dict strictly: every weight must be there, fit, and be as it was written.
+
+    Returns:
+        all that the file holds; the ``last.ckpt`` of a training has more than weights.
 
     Raises:
-        InputError: when the file is missing or unreadable, or belongs to another network, size or attention kind.
+        InputError: when the file is missing, damaged or unreadable, holds NaN, or belongs to another network, size or
+            attention kind.
     """
     path = Path(path)
     if not path.is_file():
@@ -38,14 +43,12 @@ def load_weights(network: nn.Module, path: str | Path, *, device: torch.device |
             f"the weights {path} are missing, and nothing is predicted with random ones: train first "
             "(configs/train.json), or give a file of trained weights (--ckpt_path, or --weights to start from them)"
         )
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path} cannot be read as weights ({type(error).__name__}); give a whole .pt file") from error
-    state = state.get("network", state) if isinstance(state, Mapping) else {}
+    content = read_weights(path, device=device)
+    state = content.get("network", content) if isinstance(content, Mapping) else {}
     _refuse_misfits(path, network.state_dict(), state)
     network.load_state_dict(state)
     logger.info("weights loaded from %s", path)
+    return content
 
 
 def _refuse_misfits(path: Path, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
@@ -172,8 +175,7 @@ class Checkpoints:
                 f"the network was given weights, as in federated training, and resume would replace them by those of "
                 f"{path}; leave resume out"
             )
-        load_weights(self.network, path, device=self.device)
-        saved = torch.load(path, map_location=self.device, weights_only=True)
+        saved = load_weights(self.network, path, device=self.device)
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
         engine.state.epoch, engine.state.iteration = saved["epoch"], saved["iteration"]
@@ -220,6 +222,7 @@ class Checkpoints:
             model = self.folder / BEST
             keep_earlier(model)
             move(record_of(candidate), record_of(model))
+            _set_checksum_aside(model)
             move(candidate, model)
             self.rival = None
         else:
@@ -266,9 +269,26 @@ def keep_earlier_run(*paths: Path) -> None:
 
 
 def save_whole(state: Mapping[str, Any], path: Path) -> None:
-    """Save a state dict; a reader, or a run after a crash, never meets half a file."""
+    """Save a state dict; a reader, or a run after a crash, never meets half a file.
+
+    Raises:
+        InputError: when it holds NaN or an infinite number.
+    """
+    if bad := next(non_finite(state), None):
+        raise InputError(
+            f"{path} is not written, since {bad} became NaN or infinite; what was saved before stays: lower "
+            "--learning_rate, or on a GPU give --amp false"
+        )
     with whole_file(path, keep=True) as temporary:
         torch.save(state, temporary)
+        _set_checksum_aside(path)
+
+
+def _set_checksum_aside(weights: Path) -> None:
+    """Rename the sha256 of weights that are about to be replaced, if there is one, to a name with its date."""
+    checksum = checksum_beside(weights)
+    if os.path.lexists(checksum):
+        set_aside(checksum)
 
 
 def weights_digest(network: nn.Module) -> str:

@@ -18,6 +18,7 @@ from kvseg_monai.checkpoints import BEST, keep_earlier, load_weights, record_of,
 from kvseg_monai.errors import InputError, run_command
 from kvseg_monai.files import discard, whole_file
 from kvseg_monai.packed_bundle import INFERENCE, build_network, read_json
+from kvseg_monai.weights_file import read_weights
 
 
 def deploy(bundle: str | Path, weights: str | Path) -> Path:
@@ -51,8 +52,8 @@ def deploy(bundle: str | Path, weights: str | Path) -> Path:
 
 def _same_weights(path: Path, network: nn.Module) -> bool:
     try:
-        there, wanted = torch.load(path, map_location="cpu", weights_only=True), network.state_dict()
-    except Exception:  # a damaged model is what others are put in place of
+        there, wanted = read_weights(path), network.state_dict()
+    except InputError:  # a damaged model is what others are put in place of
         return False
     return there.keys() == wanted.keys() and all(torch.equal(there[name], wanted[name]) for name in wanted)
 

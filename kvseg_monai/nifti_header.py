@@ -1,6 +1,5 @@
-"""What the header of a NIfTI file alone tells, before memory is asked for its voxels, and where; no torch needed."""
+"""Names of NIfTI files, and where the header of one says that its voxels lie; no torch needed."""
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 from kvseg_monai.geometry import corner_distance, spacing_of
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".NII.GZ", ".NII")  # nibabel fails where capitals are mixed
-MAX_GZIP_RATIO = 1032  # of deflate; https://zlib.net/zlib_tech.html
 # Where the voxels lie. Programs differ in which of these they go by, so a map of an image has all of them as its image.
 PLACE = (
     *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
@@ -34,22 +32,6 @@ def why_no_file(path: str | os.PathLike[str]) -> str:
             "or take the link away"
         )
     return "is no regular file; give one" if os.path.exists(path) else "is missing; restore it or correct the path"
-
-
-def header_finding(image: nib.spatialimages.SpatialImage, path: str) -> str | None:
-    """Return why the file at ``path`` holds no voxels that can be used, as the rest of a sentence; else None."""
-    kind = image.get_data_dtype()
-    if kind.fields:
-        return (
-            f"is a colour image ({', '.join(kind.fields)}); the networks read one contrast: give the MR volume itself"
-        )
-    if kind.kind not in "buif":
-        return f"holds voxels of the type {kind.name}; they must be real numbers: give the magnitude"
-    most = os.path.getsize(path) * (MAX_GZIP_RATIO if path.lower().endswith(".gz") else 1)
-    if isinstance(image, nib.Nifti1Image) and math.prod(image.shape) * kind.itemsize > most:
-        shape = " x ".join(str(side) for side in image.shape)
-        return f"is {shape} voxels by its header, more than the file can hold; copy it again"
-    return None
 
 
 def place_of_map(fields: Mapping[str, Any], *, shape: Sequence[int], affine: np.ndarray) -> nib.Nifti1Header:

@@ -1,15 +1,12 @@
 """NIfTI files as MONAI's loader takes them; whatever is wrong with a file becomes one sentence."""
 
-import os
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from monai.data import NibabelReader
 from monai.utils import ensure_tuple
 
-from kvseg_monai.errors import InputError
-from kvseg_monai.nifti_header import header_finding, why_no_file
+from kvseg_monai.nifti_file import open_nifti
 
 
 class NiftiReader(NibabelReader):
@@ -33,18 +30,7 @@ class NiftiReader(NibabelReader):
         """Return the voxels (X, Y, Z) of the one file, and its header.
 
         Raises:
-            InputError: when it cannot be read, or its voxels are colours or complex numbers.
+            InputError: when it cannot be read, is damaged, or its voxels are colours or complex numbers.
         """
-        path = str(img[0])
-        if not os.path.isfile(path):
-            raise InputError(f"{path} {why_no_file(path)}")
-        try:
-            image = nib.load(path)
-            finding = header_finding(image, path)
-            loaded = super().get_data(image) if finding is None else None
-        except Exception as error:  # nibabel and gzip have a dozen kinds for a damaged file
-            reason = " ".join(str(error).replace(path, "it").split()) or type(error).__name__
-            raise InputError(f"{path} is no readable NIfTI file ({reason}); copy it again") from error
-        if loaded is None:
-            raise InputError(f"{path} {finding}")
-        return loaded
+        with open_nifti(img[0]) as image:
+            return super().get_data(image)

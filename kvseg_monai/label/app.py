@@ -23,6 +23,7 @@ from kvseg_monai.checkpoints import load_weights
 from kvseg_monai.errors import InputError, find_input_error
 from kvseg_monai.label.segments import describe_segments
 from kvseg_monai.labels import colours_of
+from kvseg_monai.weights_file import read_weights
 
 REFUSED = 400  # HTTP: the client's mistake
 
@@ -32,6 +33,7 @@ class Inference(BundleInferTask):
 
     def __init__(self, path: str, conf: dict[str, str], **options: Any) -> None:
         super().__init__(path, conf, load_strict=True, **options)
+        self._sound: tuple[Path, int] | None = None
 
     def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Any:
         """Infer.
@@ -48,13 +50,16 @@ class Inference(BundleInferTask):
             raise HTTPException(status_code=REFUSED, detail=str(mistake)) from error
 
     def _get_network(self, device: str, data: dict[str, Any] | None) -> nn.Module:
+        chosen = (data or {}).get("model_filename") or "model.pt"
+        weights = Path(self.path[0]).parent / (chosen if isinstance(chosen, str) else chosen[0])
+        if weights.is_file() and self._sound != (stamp := (weights, weights.stat().st_mtime_ns)):
+            read_weights(weights)  # MONAI Label, which loads them, would take damaged ones
+            self._sound = stamp
         try:
             return super()._get_network(device, data)
         except Exception as error:
-            chosen = (data or {}).get("model_filename") or "model.pt"
-            name = chosen if isinstance(chosen, str) else chosen[0]
             try:
-                load_weights(copy.deepcopy(self.network), Path(self.path[0]).with_name(name))
+                load_weights(copy.deepcopy(self.network), weights)
             except InputError as mistake:
                 raise mistake from error
             raise

@@ -12,7 +12,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kvseg_monai.errors import InputError
 from kvseg_monai.labels import colour_of
+from kvseg_monai.nifti_file import open_nifti
 from kvseg_monai.report.figures import as_source
 
 
@@ -32,14 +34,14 @@ def read_volume(path: str | Path | None, *, role: str) -> tuple[np.ndarray, np.n
     if path is None or not Path(path).exists():
         raise PictureError(f"The {role} was not found{f' ({Path(path).name})' if path else ''}.")
     try:
-        image = nib.load(path)
-        turn = nib.orientations.ornt_transform(
-            nib.orientations.io_orientation(image.affine), nib.orientations.axcodes2ornt("LPS")
-        )
-        image = nib.funcs.squeeze_image(image).as_reoriented(turn)
-        data = np.asanyarray(image.dataobj)
-    except Exception as error:  # nibabel has a dozen kinds for a damaged file; the report must go on
-        raise PictureError(f"The {role} could not be read ({Path(path).name}: {type(error).__name__}).") from error
+        with open_nifti(path) as image:
+            turn = nib.orientations.ornt_transform(
+                nib.orientations.io_orientation(image.affine), nib.orientations.axcodes2ornt("LPS")
+            )
+            image = nib.funcs.squeeze_image(image).as_reoriented(turn)
+            data = np.asanyarray(image.dataobj)
+    except InputError as error:  # the report must go on
+        raise PictureError(f"The {role} could not be read ({Path(path).name}: damaged or no NIfTI file).") from error
     if data.ndim != 3 or data.dtype.kind not in "buif":
         raise PictureError(f"The {role} is not a single 3D volume of numbers ({Path(path).name}: shape {data.shape}).")
     return data, image.affine

@@ -30,6 +30,7 @@ from kvseg_monai.study import results
 from kvseg_monai.study.plan import known_overrides
 from kvseg_monai.study.state import begun
 from kvseg_monai.summary import FILES
+from kvseg_monai.weights_file import read_weights
 
 BUSY = 75  # exit code: another process has the arm in work
 EPOCH = "epoch "  # begins a line on stdout that tells how far the training is
@@ -94,7 +95,7 @@ def open_training(job: Job) -> tuple[ConfigWorkflow, Engine]:
 def train(job: Job) -> None:
     """Train up to ``max_epochs``; each epoch is told on stdout and timed in TensorBoard, validation included."""
     last = job.folder / "models" / LAST
-    done = torch.load(last, map_location="cpu", weights_only=True)["epoch"] if last.is_file() else 0
+    done = read_weights(last)["epoch"] if last.is_file() else 0
     if done >= job.configuration["max_epochs"]:
         return
     workflow, trainer = open_training(job)

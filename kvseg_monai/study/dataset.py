@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from kvseg_monai.data import class_names
 from kvseg_monai.datalist import SECTIONS, patient_of, read_datalist
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import write_text
+from kvseg_monai.nifti_file import open_nifti
 from kvseg_monai.nifti_header import why_no_file
 from kvseg_monai.study.plan import Study
 
@@ -88,7 +88,8 @@ def _check_labels(dataset_dir: Path, datalist: Mapping[str, Any]) -> None:
     if not names:
         raise InputError(f"{dataset_dir / 'datalist.json'} has no 'labels'; a study needs a table of value and name")
     for entry in (entry for section in SECTIONS for entry in datalist[section]):
-        values = np.unique(np.asanyarray(nib.load(dataset_dir / entry["label"]).dataobj))
+        with open_nifti(dataset_dir / entry["label"]) as image:
+            values = np.unique(np.asanyarray(image.dataobj))
         wrong = [value for value in values.tolist() if value not in range(len(names) + 1)]
         if wrong:
             raise InputError(
