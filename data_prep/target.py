@@ -13,7 +13,16 @@ from pathlib import Path
 
 from data_prep.files import read_json, write_json
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import RECORD, discard_partials, is_ours, only_ours, recorded, refuse_foreign, whole_file
+from kvseg_monai.files import (
+    RECORD,
+    begin_record,
+    discard_partials,
+    is_ours,
+    only_ours,
+    recorded,
+    refuse_foreign,
+    whole_file,
+)
 
 FOLDERS = ("images", "labels", "records")
 SUMMARY = "summary.json"
@@ -123,6 +132,7 @@ def _begin(folder: Path, mark: dict) -> None:
     try:
         for kind in FOLDERS:
             (folder / kind).mkdir(parents=True, exist_ok=True)
+        begin_record(folder)  # one for all its files, so that images and labels hold nothing else
         write_json(folder / SUMMARY, {**mark, "complete": False})
     except OSError as error:
         raise InputError(

@@ -2,7 +2,8 @@
 
 Each folder that is written into gets a record, ``.kvseg_monai.jsonl``: a line for each file, with the hash of what was
 written. Only a file that the record lists, and whose content is still that, is replaced or deleted. A record may be
-deleted at any time; its files then count as the user's own.
+deleted at any time; its files then count as the user's own. One record can serve a folder and all below it, as that of
+a prepared data set does (:func:`begin_record`).
 """
 
 import hashlib
@@ -19,6 +20,8 @@ from kvseg_monai.errors import InputError
 
 PARTIAL = ".partial-"
 RECORD = ".kvseg_monai.jsonl"
+_COVERS_ALL = '{"covers": "all below"}'  # first line of a record that serves the folders below too
+_LEVELS = 4  # so many folders above are searched for such a record
 _BLOCK = 1 << 20  # bytes
 
 
@@ -167,16 +170,49 @@ def discard_partials(folder: str | os.PathLike[str], names: Iterable[str]) -> No
 
 
 def recorded(folder: str | os.PathLike[str]) -> dict[str, set[str]]:
-    """Return what the record of ``folder`` lists: path relative to it -> hashes of what was written there."""
+    """Return what is recorded of ``folder``: path relative to it -> hashes of what was written there."""
     found: dict[str, set[str]] = defaultdict(set)
-    for entry in _lines(folder):
+    for entry in _entries(folder):
         found[entry["file"]].add(entry["sha256"])
     return dict(found)
 
 
 def recorded_as(folder: str | os.PathLike[str], kind: str) -> set[str]:
     """Return the names of the files that were written into ``folder`` as this kind, changed since or not."""
-    return {entry["file"] for entry in _lines(folder) if entry.get("kind") == kind}
+    return {entry["file"] for entry in _entries(folder) if entry.get("kind") == kind}
+
+
+def begin_record(folder: str | os.PathLike[str]) -> None:
+    """Make the record of a folder serve the folders below it too; one that is there already stays as it is."""
+    path = Path(folder) / RECORD
+    if not os.path.lexists(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{_COVERS_ALL}\n", encoding="utf-8")
+
+
+def _entries(folder: str | os.PathLike[str]) -> Iterator[dict[str, str]]:
+    """Yield what is recorded of a folder, there and above; ``file`` is relative to it."""
+    folder = Path(folder)
+    yield from _lines(folder)
+    if above := _covering(folder):
+        prefix = f"{folder.relative_to(above).as_posix()}/"
+        for entry in _lines(above):
+            if entry["file"].startswith(prefix):
+                yield {**entry, "file": entry["file"].removeprefix(prefix)}
+
+
+def _covering(folder: Path) -> Path | None:
+    """Return the nearest folder above whose record serves those below it."""
+    for above in list(folder.parents)[:_LEVELS]:
+        path = above / RECORD
+        try:
+            if path.is_file() and not path.is_symlink():
+                with path.open(encoding="utf-8", errors="surrogateescape") as stream:
+                    if stream.readline().strip() == _COVERS_ALL:
+                        return above
+        except OSError:
+            continue
+    return None
 
 
 def _lines(folder: str | os.PathLike[str]) -> Iterator[dict[str, str]]:
@@ -198,9 +234,9 @@ def _lines(folder: str | os.PathLike[str]) -> Iterator[dict[str, str]]:
 
 
 def record(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
-    """Enter files that are there, named relative to ``folder``, into its record: we wrote them."""
+    """Enter files that are there, named relative to ``folder``, into its own record: we wrote them."""
     for name in names:
-        _append(Path(folder), name, digest_of(Path(folder) / name))
+        _append(Path(folder), name, digest_of(Path(folder) / name), own=True)
 
 
 def digest_of(path: str | os.PathLike[str]) -> str:
@@ -298,7 +334,10 @@ def _links_of(folder: Path, *, follow: bool = False) -> Iterator[Path]:
                 seen.add(real)
 
 
-def _append(folder: Path, name: str, digest: str, kind: str | None = None) -> None:
+def _append(folder: Path, name: str, digest: str, kind: str | None = None, *, own: bool = False) -> None:
+    above = None if own or os.path.lexists(folder / RECORD) else _covering(folder)
+    if above:
+        name, folder = (folder / name).relative_to(above).as_posix(), above
     path = folder / RECORD
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):  # what it leads to may be the user's
         raise InputError(f"{path} is no file; there is kept what was written into its folder: move it away")

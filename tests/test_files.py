@@ -4,7 +4,17 @@ import pytest
 from support import names_in
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import RECORD, discard, edit_text, refuse_foreign, refuse_overlap, whole_file, write_text
+from kvseg_monai.files import (
+    RECORD,
+    begin_record,
+    discard,
+    edit_text,
+    recorded,
+    refuse_foreign,
+    refuse_overlap,
+    whole_file,
+    write_text,
+)
 
 
 def test_the_file_appears_when_the_block_is_done(tmp_path):
@@ -54,7 +64,7 @@ def test_only_what_we_wrote_and_nobody_changed_is_replaced(tmp_path):
         with pytest.raises(InputError, match=r"a\.txt is there and was not written by kvseg_monai, or was changed"):
             act()
     assert path.read_text() == "changed by hand"
-    write_text(path, "two")
+    path.write_text("two")  # as it was written
     write_text(path, "changed by hand")
     discard(path)
     assert names_in(tmp_path) == []
@@ -68,6 +78,24 @@ def test_without_a_record_all_is_the_users(tmp_path):
     write_text(path, "one")  # what is there already needs no writing
     write_text(path, "two", keep=True)
     assert sorted(file.read_text() for file in tmp_path.glob("*.txt")) == ["one", "two"]
+
+
+def test_one_record_serves_a_folder_and_those_below(tmp_path):
+    begin_record(tmp_path)
+    path = write_text(tmp_path / "images" / "deep" / "a.txt", "one")
+    write_text(path, "two")
+    assert [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob(RECORD)] == [RECORD]
+    assert recorded(path.parent).keys() == {"a.txt"}
+    path.write_text("changed by hand")
+    with pytest.raises(InputError, match="was not written by kvseg_monai"):
+        write_text(path, "three")
+
+
+def test_a_record_of_one_folder_says_nothing_of_those_below(tmp_path):
+    write_text(tmp_path / "page.html", "one")
+    write_text(tmp_path / "below" / "a.txt", "one")
+    assert recorded(tmp_path).keys() == {"page.html"}
+    assert recorded(tmp_path / "below").keys() == {"a.txt"}
 
 
 def test_the_same_text_again_adds_nothing_to_the_record(tmp_path):
