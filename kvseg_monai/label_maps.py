@@ -13,7 +13,7 @@ from monai.data import NibabelWriter
 from kvseg_monai.data import Case
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import whole_file
-from kvseg_monai.nifti_header import place_of_map
+from kvseg_monai.nifti_place import place_of_map
 from kvseg_monai.overrides import as_flag
 
 logger = logging.getLogger(__name__)

@@ -56,7 +56,7 @@ def test_the_commands_from_dicom_and_back_run_word_for_word(tmp_path):
         words = [sys.executable if word == "python" else word for word in shlex.split(line)]
         result = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr[-3000:]
-    (made,) = (tmp_path / "SEGS").iterdir()
+    (made,) = (tmp_path / "SEGS").glob("*.dcm")
     assert made.name == f"{volume_at(tmp_path / 'SCANS').name}.dcm"
     for path in (made, tmp_path / "SEG.dcm"):
         validate(path)
