@@ -9,7 +9,7 @@ import numpy as np
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import whole_file
 from kvseg_monai.nifti_file import open_nifti
-from kvseg_monai.nifti_header import scanner_header
+from kvseg_monai.nifti_place import scanner_header
 
 # On a 16-bit volume level 1 takes a fraction of the time of nibabel's default for a few per cent more bytes.
 GZIP_LEVEL = 1

@@ -25,7 +25,7 @@ from kvseg_monai.datalist import (
 )
 from kvseg_monai.dicom.listing import list_volumes, not_dicom
 from kvseg_monai.errors import InputError
-from kvseg_monai.nifti_header import VOLUME_SUFFIXES, why_no_file
+from kvseg_monai.nifti_names import VOLUME_SUFFIXES, why_no_file
 from kvseg_monai.search import as_sentence, find_nifti
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from kvseg_monai.files import whole_file
 from kvseg_monai.geometry import onto_grid, spacing_of
 from kvseg_monai.label_maps import common_root, label_map_name
 from kvseg_monai.labels import ANATOMICAL_STRUCTURE, CODES, Code, read_codes
-from kvseg_monai.nifti_header import VOLUME_SUFFIXES
+from kvseg_monai.nifti_names import VOLUME_SUFFIXES
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from monai.data.folder_layout import default_name_formatter
 from kvseg_monai.data import Case
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import refuse_foreign, whole_file
-from kvseg_monai.nifti_header import place_of_map, without_suffix
+from kvseg_monai.nifti_names import without_suffix
+from kvseg_monai.nifti_place import place_of_map
 from kvseg_monai.overrides import as_flag
 from kvseg_monai.search import LABEL_MAP
 

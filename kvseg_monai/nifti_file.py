@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import nibabel as nib
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.nifti_header import why_no_file
+from kvseg_monai.nifti_names import why_no_file
 
 MAX_GZIP_RATIO = 1032  # of deflate; https://zlib.net/zlib_tech.html
 _BLOCK = 1 << 20  # bytes

@@ -8,7 +8,7 @@ import numpy as np
 from monai.utils import MetaKeys, SpaceKeys
 
 from kvseg_monai.dicom.listing import volume_at
-from kvseg_monai.nifti_header import VOLUME_SUFFIXES
+from kvseg_monai.nifti_names import VOLUME_SUFFIXES
 from kvseg_monai.nifti_reader import NiftiReader
 
 # LoadImage makes all of MONAI's readers, and this one complains where its decoder for GPUs is missing. It is not used.

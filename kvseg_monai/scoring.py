@@ -19,7 +19,7 @@ from nibabel.orientations import io_orientation
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import refuse_foreign
 from kvseg_monai.metrics import CASE_METRICS, score_case
-from kvseg_monai.nifti_header import without_suffix
+from kvseg_monai.nifti_names import without_suffix
 from kvseg_monai.run_record import RunRecord
 from kvseg_monai.summary import FILES, summarise, write_metrics
 

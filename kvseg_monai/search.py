@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kvseg_monai.files import RECORD, recorded_as
-from kvseg_monai.nifti_header import VOLUME_SUFFIXES
+from kvseg_monai.nifti_names import VOLUME_SUFFIXES
 
 LABEL_MAP = "label map"  # kind of what inference and evaluation write, in the records of :mod:`kvseg_monai.files`
 KINDS_TOLD = 10

@@ -15,7 +15,7 @@ from oracle_inference import oracle_inference, scan_of
 
 from data_prep.nifti_io import write_volume
 from kvseg_monai.label_maps import AtomicNibabelWriter
-from kvseg_monai.nifti_header import PLACE
+from kvseg_monai.nifti_place import PLACE
 from kvseg_monai.readers import VolumeReader
 
 UPRIGHT = np.array([[-1.5, 0, 0, 12.5], [0, -1.25, 0, -33.25], [0, 0, 4, 7.125], [0, 0, 0, 1]])

@@ -14,7 +14,7 @@ from kvseg_monai.datalist import SECTIONS, patient_of, read_datalist
 from kvseg_monai.errors import InputError
 from kvseg_monai.files import write_text
 from kvseg_monai.nifti_file import open_nifti
-from kvseg_monai.nifti_header import why_no_file
+from kvseg_monai.nifti_names import why_no_file
 from kvseg_monai.study.plan import Study
 
 logger = logging.getLogger(__name__)
