@@ -10,6 +10,7 @@ from monai.bundle import ConfigParser, ReferenceResolver
 
 from kvseg_monai.errors import InputError
 
+_FLAGS = {**dict.fromkeys(("true", "yes", "on", "1"), True), **dict.fromkeys(("false", "no", "off", "0"), False)}
 PLACES = ("bundle_root", "dataset_dir", "base_dir", "output_dir", "prediction_dir", "ckpt_dir", "ckpt_path")
 
 
@@ -38,17 +39,19 @@ def parse_with_overrides(parser: argparse.ArgumentParser, arguments: Sequence[st
     return parser.parse_args(arguments)
 
 
-def as_flag(value: bool | str, name: str) -> bool:
-    """Return a switch's value; ``--resume true`` on MONAI's command line arrives as the text "true".
+def as_flag(value: Any, name: str) -> bool:
+    """Return a switch's value: true or false, yes or no, on or off, 1 or 0, in capitals or not.
+
+    On MONAI's command line ``--amp False`` arrives as False, but ``--amp false`` as the text "false", which Python
+    takes for true; ``--amp 0`` as a number.
 
     Raises:
-        InputError: when it is neither true nor false.
+        InputError: when it is none of these.
     """
-    if isinstance(value, str) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    if not isinstance(value, bool):
-        raise InputError(f"--{name} is {value!r}; it must be true or false")
-    return value
+    flag = _FLAGS.get(str(value).lower())
+    if flag is None:
+        raise InputError(f"--{name} is {value!r}; it must be true or false (or yes or no, on or off, 1 or 0)")
+    return flag
 
 
 def apply_overrides(overrides: Mapping[str, Any], configs: Iterable[ConfigParser]) -> None:
@@ -64,7 +67,7 @@ def apply_overrides(overrides: Mapping[str, Any], configs: Iterable[ConfigParser
     for name, value in overrides.items():
         if name in PLACES:
             raise InputError(f"--{name} is a place on this machine and stays out of a bundle that is shared; omit it")
-        takers = [config for config in configs if _takes(config, name)]
+        takers = [config for config in configs if takes(config, name, only="network_def")]
         if not takers:
             raise InputError(
                 f"--{name} is in no configuration of the bundle; its docs/README.md lists the options, and "
@@ -74,7 +77,14 @@ def apply_overrides(overrides: Mapping[str, Any], configs: Iterable[ConfigParser
             config[name] = value
 
 
-def _takes(config: ConfigParser, name: str) -> bool:
+def takes(config: ConfigParser, name: str, *, only: str = "") -> bool:
+    """Return whether a configuration has a key, or a component to which it would be an argument.
+
+    Args:
+        config: the configuration.
+        name: the key.
+        only: what the name of such a component must begin with.
+    """
     parent, _ = ReferenceResolver.split_id(name, last=True)
-    component = config.get(parent) if parent and parent.startswith("network_def") else None
+    component = config.get(parent) if parent and parent.startswith(only) else None
     return name in config or (isinstance(component, dict) and "_target_" in component)

@@ -2,10 +2,9 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from hashlib import sha256
-from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +14,7 @@ from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 from torch import nn
 
+from kvseg_monai.command_line import bundle_command
 from kvseg_monai.overrides import PLACES
 from kvseg_monai.provenance import machine, versions
 
@@ -68,16 +68,14 @@ def bundle_run(arguments: Sequence[str]) -> dict[str, Any]:
         those that are places on this machine, and ``settings``: those of :data:`SETTINGS` that the configuration has,
         overrides included.
     """
-    if Path(arguments[0]).parts[-2:] != ("bundle", "__main__.py") or list(arguments[1:2]) != ["run"]:
+    command = bundle_command(arguments)
+    if command is None:
         return {}
-    options = dict(_options(arguments[2:]))
-    files = options.get("config_file", [])
-    paths = [Path(file) for file in ([files] if isinstance(files, str) else files)]
-    if not paths or not all(path.is_file() for path in paths):
-        return {}
+    paths, options = command
     config = ConfigParser()
     config.read_config(paths)
-    overrides = {name: value for name, value in options.items() if name not in PLACES and name.split("#")[0] in config}
+    given = ((name, DefaultParseValue(text)) for name, text in options.items())
+    overrides = {name: value for name, value in given if name not in PLACES and name.split("#")[0] in config}
     config.update(overrides)
     return {
         "bundle": paths[0].resolve().parent.parent.name,
@@ -85,15 +83,6 @@ def bundle_run(arguments: Sequence[str]) -> dict[str, Any]:
         "overrides": {name: _without_folder(value) for name, value in overrides.items()},
         "settings": {name: config[name] for name in SETTINGS if name in config},
     }
-
-
-def _options(arguments: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yield name and value of each option, read as MONAI's command line reads it."""
-    for argument, following in zip_longest(arguments, arguments[1:], fillvalue="--"):
-        if argument.startswith("--"):
-            name, equal, value = argument[2:].partition("=")
-            text = value if equal else "True" if following.startswith("--") else following
-            yield name.replace("-", "_"), DefaultParseValue(text)
 
 
 def _without_folder(value: Any) -> Any:

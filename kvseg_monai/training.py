@@ -1,5 +1,6 @@
-"""What a training run needs beside MONAI's trainer: parameter groups, a seed per epoch, a progress bar."""
+"""What a training needs beside MONAI's trainer: parameter groups, a seed per epoch, a stop at NaN, a progress bar."""
 
+import math
 import sys
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from kvseg_monai.blocks.attention import Attention
+from kvseg_monai.errors import InputError
+from kvseg_monai.transforms import CASE
 
 
 def parameter_groups(
@@ -76,6 +79,63 @@ class SeedEpochs:
         seed = int(np.random.SeedSequence([self.seed, engine.state.epoch]).generate_state(1)[0])  # no two epochs alike
         torch.manual_seed(seed)
         set_rnd(self.dataset, seed)
+
+
+class StopOnNan:
+    """Handler that ends a training whose loss or weights have become NaN or infinite, with step and cases.
+
+    ignite's ``TerminateOnNan`` ends the run as if it were done. Attach this one before those that save, so that what
+    was saved before stays. Under mixed precision a step whose gradients alone are infinite is left out by the scaler
+    and is no reason to stop. Of several processes all stop, in the same step.
+
+    Args:
+        network: that is trained.
+
+    Raises:
+        InputError: saying what was not finite, in which epoch and step, and with which volumes.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.weights = [weight for weight in network.parameters() if weight.requires_grad]
+
+    def attach(self, engine: Engine) -> None:
+        """Look on ``ITERATION_COMPLETED``, when the optimizer has made its step."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._look)
+
+    def _look(self, engine: Engine) -> None:
+        loss = engine.state.output["loss"].detach().float()
+        norm = nn.utils.get_total_norm([weight.detach() for weight in self.weights])  # not finite if one of them is not
+        numbers = torch.stack((loss, norm.to(loss)))
+        if _everywhere(numbers.isfinite().all()):
+            return
+        found = _from_all((*numbers.tolist(), list(dict.fromkeys(engine.state.batch.get(CASE, [])))))
+        wrong = [("loss", loss, cases) for loss, _, cases in found if not math.isfinite(loss)]
+        wrong = wrong or [("norm of the weights", norm, cases) for _, norm, cases in found if not math.isfinite(norm)]
+        what, value, _ = wrong[0]
+        step = (engine.state.iteration - 1) % engine.state.epoch_length + 1
+        cases = ", ".join(case for *_, cases in wrong for case in cases)
+        raise InputError(
+            f"the {what} became {'NaN' if math.isnan(value) else 'infinite'} in epoch {engine.state.epoch}, "
+            f"step {step} of {engine.state.epoch_length}, on {cases or 'its volumes'}; the training stops, and what "
+            "was saved before stays: lower --learning_rate, on a GPU give --amp false, or look at these volumes"
+        )
+
+
+def _everywhere(flag: Tensor) -> bool:
+    """Return whether ``flag`` is true in all processes."""
+    if torch.distributed.is_initialized():
+        flag = flag.int()
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MIN)
+    return bool(flag)
+
+
+def _from_all(value: Any) -> list[Any]:
+    """Return ``value`` of each process."""
+    if not torch.distributed.is_initialized():
+        return [value]
+    values = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 class ProgressBar:

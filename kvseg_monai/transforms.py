@@ -12,6 +12,8 @@ from monai.transforms import MapTransform, Randomizable, Spacingd
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
+CASE = "case"  # key of the name of a case's image, which stays when the image has become a plain tensor
+
 
 def body_mask(image: Tensor) -> Tensor:
     """Find the body in an MR volume, for ``CropForegroundd(select_fn=body_mask)``.
@@ -116,11 +118,15 @@ class RandSlicesd(Randomizable, MapTransform):
         return int(self.R.randint(depth))
 
     def __call__(self, data: Mapping[Hashable, Any]) -> list[dict[Hashable, Any]]:
-        """Return ``num_samples`` dictionaries whose ``keys`` are slices (C, X, Y), plain float32 or label tensors."""
+        """Return ``num_samples`` dictionaries whose ``keys`` are slices (C, X, Y), plain float32 or label tensors.
+
+        The name of the case, under :data:`CASE`, stays with them; all else goes.
+        """
         label = torch.as_tensor(data[self.label_key])[0]
         slices_of_class = [
             (label == value).flatten(0, 1).any(0).nonzero()[:, 0] for value in label.unique().tolist() if value > 0
         ]
         chosen = [self._draw(slices_of_class, label.shape[-1]) for _ in range(self.num_samples)]
         volumes = {key: torch.as_tensor(data[key]) for key in self.key_iterator(dict(data))}
-        return [{key: volume[..., index].float() for key, volume in volumes.items()} for index in chosen]
+        case = {CASE: data[CASE]} if CASE in data else {}
+        return [{**case, **{key: volume[..., index].float() for key, volume in volumes.items()}} for index in chosen]

@@ -102,8 +102,8 @@ def test_bad_cases_are_left_out_of_a_training_when_asked(dataset, tmp_path, capl
     assert next(r.message for r in caplog.records if r.name == "kvseg_monai.bad_cases").startswith("left out: ")
     with pytest.raises(InputError, match=r"no training case is left; correct them$"):
         sound_cases({**cases, "training": cases["training"][1:2]}, transforms=LOADING, skip=True)
-    with pytest.raises(InputError, match="--skip_bad_cases is 'yes'; it must be true or false"):
-        sound_cases(cases, transforms=LOADING, skip="yes")
+    with pytest.raises(InputError, match="--skip_bad_cases is 'maybe'; it must be true or false"):
+        sound_cases(cases, transforms=LOADING, skip="maybe")
 
 
 def test_where_all_are_bad_the_evaluation_says_so(dataset, weights):

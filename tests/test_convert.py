@@ -404,8 +404,8 @@ def test_bundle_definition_and_command_line(tmp_path, monkeypatch, capsys):
     network = ConfigParser({"net": {**definition, "weights": str(tmp_path / "model.pt")}}).get_parsed_content("net")
     assert isinstance(network, ViT)
     torch.testing.assert_close(converted(source).state_dict(), network.state_dict())
-    with pytest.raises(InputError, match="--warm_start is 'no'; it must be true or false"):
-        converted(build("vit"), warm_start="no")
+    with pytest.raises(InputError, match="--warm_start is 'maybe'; it must be true or false"):
+        converted(build("vit"), warm_start="maybe")
 
     files = {"config_file": ["base.json", "train.json"], "weights": ["model.pt"], "target": ["kv.pt"]}
     arguments = [part for name, of in files.items() for part in (f"--{name}", *(str(tmp_path / file) for file in of))]

@@ -34,8 +34,8 @@ def test_label_maps_that_are_there_are_not_made_again(tmp_path):
     assert still_to_do(cases, out) == cases[1:]
     for overwrite, left in (("false", 1), ("true", 2), (True, 2)):  # on MONAI's command line a switch is text
         assert len(still_to_do(cases, out, overwrite=overwrite)) == left
-    with pytest.raises(InputError, match="--overwrite is 'yes'; it must be true or false"):
-        still_to_do(cases, out, overwrite="yes")
+    with pytest.raises(InputError, match="--overwrite is 'maybe'; it must be true or false"):
+        still_to_do(cases, out, overwrite="maybe")
     (out / "b.nii.gz").touch()
     with pytest.raises(InputError, match="all 2 volumes have a label map in"):
         still_to_do(cases, out)

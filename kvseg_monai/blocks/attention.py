@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kvseg_monai.blocks.position import KeyBias, RelativePosition
+from kvseg_monai.errors import InputError
 
 
 class LinearProjection(nn.Linear):
@@ -79,7 +80,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         if channels % num_heads:
-            raise ValueError(f"channels is {channels} and num_heads is {num_heads}; channels must be a multiple of it")
+            raise InputError(f"channels is {channels} and num_heads is {num_heads}; channels must be a multiple of it")
         self.num_heads = num_heads
         self.head_dim = channels // num_heads
         self.scale = self.head_dim**-0.5
@@ -158,7 +159,7 @@ def build_attention(
         ValueError: for an unknown kind.
     """
     if kind not in ATTENTION_KINDS:
-        raise ValueError(f"attention is {kind!r}; it must be one of {', '.join(ATTENTION_KINDS)}")
+        raise InputError(f"attention is {kind!r}; it must be one of {', '.join(ATTENTION_KINDS)}")
     parts = ATTENTION_KINDS[kind]
     attended = projection if key_stride == 1 else partial(projection, stride=key_stride)
     return Attention(

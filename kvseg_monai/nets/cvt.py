@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kvseg_monai.blocks import ConvEmbedding, ConvProjection, TransformerBlock, build_attention
+from kvseg_monai.errors import InputError
 from kvseg_monai.nets.checks import choose, image_size
 from kvseg_monai.nets.encoder_decoder import EncoderDecoder
 from kvseg_monai.nets.unet_decoder import UNetDecoder
@@ -185,7 +186,7 @@ class CvT(EncoderDecoder):
     ) -> None:
         choose("size", size, PRESETS)
         if key_stride < 1:
-            raise ValueError(f"key_stride is {key_stride}; it must be 1 (every token) or more")
+            raise InputError(f"key_stride is {key_stride}; it must be 1 (every token) or more")
         encoder = CvTEncoder(
             in_channels,
             image_size(img_size, STRIDES[-1]),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from kvseg_monai.errors import InputError
 from kvseg_monai.nets.checks import choose, image_size
 from kvseg_monai.nets.encoder_decoder import EncoderDecoder
 from kvseg_monai.nets.setr_decoders import DECODERS
@@ -50,7 +51,7 @@ class SETR(EncoderDecoder):
         choose("size", size, PRESETS)
         choose("decoder", decoder, DECODERS)
         if patch_size < 2 or patch_size & (patch_size - 1):
-            raise ValueError(f"patch_size is {patch_size}; it must be a power of two: 2, 4, 8, 16 or 32")
+            raise InputError(f"patch_size is {patch_size}; it must be a power of two: 2, 4, 8, 16 or 32")
         preset = dict(PRESETS[size])
         decoder_channels = preset.pop("decoder_channels")
         levels = DECODERS[decoder].LEVELS

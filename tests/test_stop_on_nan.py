@@ -1,0 +1,106 @@
+"""A training whose loss or weights become NaN stops, says where, and keeps what was saved before."""
+
+import re
+import socket
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.bundle import create_workflow
+from support import BUNDLES, config
+from torch import nn
+
+from kvseg_monai.errors import InputError, find_input_error
+from kvseg_monai.training import StopOnNan
+
+NAN, INF = float("nan"), float("inf")
+
+
+def train(losses: list[float], weights: list[float]) -> Engine:
+    """A step per loss, two an epoch, whose step leaves the one weight as told; the case is named by the step."""
+    network = nn.Linear(1, 1, bias=False)
+
+    def step(engine: Engine, batch: dict) -> dict:
+        number = engine.state.iteration - 1
+        engine.state.batch = {"case": [f"{number + 1}.nii.gz"] * 4}
+        nn.init.constant_(network.weight, weights[number])
+        return {"loss": torch.tensor(losses[number])}
+
+    trainer = Engine(step)
+    StopOnNan(network).attach(trainer)
+    trainer.run([0, 1], max_epochs=len(losses) // 2)
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("losses", "weights", "sentence"),
+    [
+        ([1, 1, NAN, 1], [1, 1, 1, 1], "the loss became NaN in epoch 2, step 1 of 2, on 3.nii.gz; the training stops"),
+        ([1, INF, 1, 1], [1, 1, 1, 1], "the loss became infinite in epoch 1, step 2 of 2, on 2.nii.gz; "),
+        ([1, 1, 1, NAN], [1, 1, 1, NAN], "the loss became NaN in epoch 2, step 2 of 2, on 4.nii.gz; "),
+        ([1, 1, NAN, 1], [1, NAN, 1, 1], "the norm of the weights became NaN in epoch 1, step 2 of 2, on 2.nii.gz; "),
+        ([1, 1, 1, 1], [INF, 1, 1, 1], "the norm of the weights became infinite in epoch 1, step 1 of 2, on 1.nii.gz;"),
+    ],
+)
+def test_step_and_case_are_told(losses, weights, sentence):
+    with pytest.raises(InputError, match=f"^{re.escape(sentence)}"):
+        train(losses, weights)
+
+
+def test_a_sound_training_goes_on():
+    assert train([1e30, -5, 0, 1], [1e15, 0, -1, 1]).state.iteration == 4
+
+
+@pytest.mark.parametrize("poison", ["weights", "loss"])
+def test_what_was_saved_before_stays(poison, tmp_path, tiny_dataset):
+    """Through ``create_workflow``, with the bundle's own network, data and handlers."""
+    small = {"network_def#size": "tiny", "image_size": [64, 64], "volumes_per_batch": 2, "max_epochs": 3}
+    places = {"bundle_root": str(tmp_path), "dataset_dir": str(tiny_dataset)}
+    made = create_workflow(config_file=config(BUNDLES[1], "train"), workflow_type="train", **places, **small)
+    trainer = made.parser.get_parsed_content("train#trainer")
+    kept = {}
+
+    @trainer.on(Events.ITERATION_STARTED(once=4))  # the second step of the second epoch
+    def spoil(engine: Engine) -> None:
+        kept.update({path.name: path.read_bytes() for path in (tmp_path / "models").iterdir()})
+        with torch.no_grad():
+            if poison == "weights":
+                next(engine.network.parameters()).view(-1)[0] = NAN
+            else:
+                engine.state.batch["image"][1] = INF
+
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as told:
+        made.run()
+    sentence = str(find_input_error(told.value))
+    cases = rf"{tiny_dataset}/images/case\d.nii.gz"
+    assert re.match(rf"the loss became NaN in epoch 2, step 2 of 2, on {cases}, {cases}; ", sentence)
+    assert torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)["epoch"] == 1
+    assert {path.name: path.read_bytes() for path in (tmp_path / "models").iterdir()} == kept
+    assert "model.pt" in kept
+
+
+def one_process(rank: int, port: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    network = nn.Linear(1, 1)
+
+    def step(engine: Engine, batch: int) -> dict:
+        engine.state.batch = {"case": [f"{rank}.nii.gz"]}
+        return {"loss": torch.tensor(NAN if (rank, batch) == (1, 2) else 1.0)}
+
+    trainer = Engine(step)
+    StopOnNan(network).attach(trainer)
+    try:
+        trainer.run([0, 1, 2, 3])
+    except InputError as error:
+        with open(f"{folder}/{rank}.txt", "w", encoding="utf-8") as file:
+            file.write(str(error))
+
+
+def test_all_processes_stop_in_the_same_step(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(one_process, (port, str(tmp_path)), nprocs=2)
+    told = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]
+    assert told[0] == told[1]
+    assert told[0].startswith("the loss became NaN in epoch 1, step 3 of 4, on 1.nii.gz; ")
