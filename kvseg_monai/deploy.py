@@ -1,72 +1,7 @@
-"""Put weights in the place of a bundle's model: ``python -m kvseg_monai.deploy BUNDLE --weights FILE``.
+"""Put weights in the place of a bundle's model: ``python -m kvseg_monai.deploy``."""
 
-The weights must be of the bundle's own network. The model that was there is kept under a name with its date, so that it
-can be put back by the same command. A MONAI Label server takes the new weights with its next request.
-"""
-
-import argparse
-import logging
-import shutil
-from collections.abc import Sequence
-from pathlib import Path
-
-import torch
-from monai.bundle import ConfigParser
-from torch import nn
-
-from kvseg_monai.checkpoints import BEST, keep_earlier, load_weights, record_of, save_whole
-from kvseg_monai.errors import InputError, run_command
-from kvseg_monai.files import discard, whole_file
-from kvseg_monai.packed_bundle import INFERENCE, build_network, read_json
-from kvseg_monai.weights_file import read_weights
-
-
-def deploy(bundle: str | Path, weights: str | Path) -> Path:
-    """Make ``weights`` the model of a bundle, and return the model's path.
-
-    Args:
-        bundle: the bundle's folder.
-        weights: a state dict, or the ``last.ckpt`` of a training.
-
-    Raises:
-        InputError: when the folder is no bundle, or the weights are missing or belong to another network, size or
-            attention kind.
-    """
-    configuration = Path(bundle) / INFERENCE
-    if not configuration.is_file():
-        raise InputError(f"{configuration} is missing; give the folder of a bundle")
-    network = build_network(ConfigParser(read_json(configuration)))[0]
-    load_weights(network, weights)
-    model, record = Path(bundle) / "models" / BEST, record_of(Path(weights))
-    if model.is_file() and _same_weights(model, network):
-        return model
-    keep_earlier(model)
-    if record.is_file():
-        with whole_file(record_of(model), keep=True) as temporary:
-            shutil.copy2(record, temporary)
-    else:
-        discard(record_of(model), keep=True)
-    save_whole(network.state_dict(), model)
-    return model
-
-
-def _same_weights(path: Path, network: nn.Module) -> bool:
-    try:
-        there, wanted = read_weights(path), network.state_dict()
-    except InputError:  # a damaged model is what others are put in place of
-        return False
-    return there.keys() == wanted.keys() and all(torch.equal(there[name], wanted[name]) for name in wanted)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m kvseg_monai.deploy", description="Put weights in place.")
-    parser.add_argument("bundle", metavar="BUNDLE", help="the bundle's folder")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="weights of the bundle's network")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(format="%(message)s")
-    print(f"{options.weights} is now {deploy(options.bundle, options.weights)}")
-
+from kvseg_monai.bundle.deploy import main
+from kvseg_monai.errors import run_command
 
 if __name__ == "__main__":
     run_command(main)

@@ -14,8 +14,8 @@ from oracles import literal_kv_pos, pair_encoding
 from torch import Tensor
 
 from kvseg_monai.blocks import Attention, build_attention
-from kvseg_monai.provenance import commit, machine
-from kvseg_monai.timing import time_in_turn
+from kvseg_monai.cost.timing import time_in_turn
+from kvseg_monai.utils.provenance import commit, machine
 
 CHANNELS, NUM_HEADS = 768, 12
 

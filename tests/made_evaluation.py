@@ -8,9 +8,9 @@ import torch
 from support import ROOT
 
 import kvseg_monai
-from kvseg_monai.metrics import score_case
-from kvseg_monai.report.looking import Look
-from kvseg_monai.summary import summarise, write_metrics
+from kvseg_monai.metrics.case import score_case
+from kvseg_monai.metrics.summary import summarise, write_metrics
+from kvseg_monai.report.inspection import Look
 
 ORGANS = ["large_bowel", "stomach"]
 SHAPE = (24, 20, 6)

@@ -11,8 +11,8 @@ import numpy as np
 import pydicom
 
 from kvseg_monai.dicom.listing import volume_at
-from kvseg_monai.dicom_output import write_dicom_seg
-from kvseg_monai.labels import CODES
+from kvseg_monai.transforms.save_dicom_seg import write_dicom_seg
+from kvseg_monai.utils.labels import CODES
 
 AXIAL = np.diag([-1.5, -1.25, 3.0, 1.0])
 SHAPE = (9, 7, 5)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import kvseg_monai
-from kvseg_monai.attention_maps import record_attention
 from kvseg_monai.blocks import ATTENTION_KINDS, ConvProjection, KeyBias, LinearProjection, build_attention
+from kvseg_monai.blocks.recording import record_attention
 
 GRID, CHANNELS, HEADS = (5, 4), 24, 2
 

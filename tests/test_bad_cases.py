@@ -16,10 +16,10 @@ from monai.transforms import LoadImaged
 from oracle_inference import oracle_inference
 from support import BUNDLES, config, make_volume, names_in, run
 
-from kvseg_monai.bad_cases import GuardedDataset, require_cases, sound_cases
+from kvseg_monai.data.readers import VolumeReader
 from kvseg_monai.errors import InputError, find_input_error
-from kvseg_monai.guard import CheckVolumed
-from kvseg_monai.readers import VolumeReader
+from kvseg_monai.handlers.invalid_cases import GuardedDataset, require_cases, valid_cases
+from kvseg_monai.transforms.checks import CheckVolumed
 
 BUNDLE = BUNDLES[1]
 LOADING = [LoadImaged("image", reader=VolumeReader), CheckVolumed("image")]
@@ -96,14 +96,16 @@ def test_bad_cases_are_left_out_of_a_training_when_asked(dataset, tmp_path, capl
         for name, numbers in (("training", (0, 1, 2)), ("validation", (4,)))
     }
     with pytest.raises(InputError, match=r"(?s)^1 of 4 cases refused:.*case1.nii.gz has .*--skip_bad_cases true$"):
-        sound_cases(cases, transforms=LOADING)
-    sound = sound_cases(cases, transforms=LOADING, skip="true")
+        valid_cases(cases, transforms=LOADING)
+    sound = valid_cases(cases, transforms=LOADING, skip="true")
     assert sound == {"training": [cases["training"][0], cases["training"][2]], "validation": cases["validation"]}
-    assert next(r.message for r in caplog.records if r.name == "kvseg_monai.bad_cases").startswith("left out: ")
+    assert next(r.message for r in caplog.records if r.name == "kvseg_monai.handlers.invalid_cases").startswith(
+        "left out: "
+    )
     with pytest.raises(InputError, match=r"no training case is left; correct them$"):
-        sound_cases({**cases, "training": cases["training"][1:2]}, transforms=LOADING, skip=True)
+        valid_cases({**cases, "training": cases["training"][1:2]}, transforms=LOADING, skip=True)
     with pytest.raises(InputError, match="--skip_bad_cases is 'maybe'; it must be true or false"):
-        sound_cases(cases, transforms=LOADING, skip="maybe")
+        valid_cases(cases, transforms=LOADING, skip="maybe")
 
 
 def test_where_all_are_bad_the_evaluation_says_so(dataset, weights):
@@ -143,4 +145,4 @@ def test_a_defect_of_ours_is_not_taken_for_a_bad_case(dataset):
     with pytest.raises(RuntimeError, match="applying transform"):
         GuardedDataset(cases, broken)[0]
     with pytest.raises(RuntimeError, match="applying transform"):
-        sound_cases({"training": cases}, transforms=[broken])
+        valid_cases({"training": cases}, transforms=[broken])

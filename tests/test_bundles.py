@@ -80,7 +80,7 @@ def test_two_bundles_differ_in_their_network_alone(name):
     """Of one net, in the attention's name; of two nets, in ``network_def`` and how fast the queries' biases learn."""
     configs = {bundle: json.loads(Path(config(bundle, name)).read_text()) for bundle in BUNDLES}
     networks = {bundle: content.pop("network_def", {}) for bundle, content in configs.items()}
-    rates = {bundle: content.pop("query_bias_rate", None) for bundle, content in configs.items()}
+    rates = {bundle: content.pop("query_bias_lr_scale", None) for bundle, content in configs.items()}
     assert all(content == configs[BUNDLES[0]] for content in configs.values())
     for bundle, network in networks.items():
         reference = re.sub("_(kv_pos|kv)_", "_qkv_", bundle)
@@ -197,7 +197,9 @@ def test_every_workflow_checks_right_after_loading(bundle, workflow):
     """Images everywhere, and labels where there are some."""
     lists = list(transform_lists(json.loads(Path(config(bundle, workflow)).read_text())))
     loading = [names for names in lists if "LoadImaged" in names]
-    guards = ["kvseg_monai.guard.CheckVolumed"] + ["kvseg_monai.guard.CheckLabelsd"] * (workflow != "inference")
+    guards = ["kvseg_monai.transforms.checks.CheckVolumed"] + ["kvseg_monai.transforms.checks.CheckLabelsd"] * (
+        workflow != "inference"
+    )
     assert loading
     for names in loading:
         place = names.index("LoadImaged") + 1

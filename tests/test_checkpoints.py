@@ -10,9 +10,10 @@ from ignite.engine import Engine, Events
 from support import names_in
 from torch import nn
 
-from kvseg_monai.checkpoints import Checkpoints, load_weights, save_whole
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import RECORD
+from kvseg_monai.handlers.checkpoints import Checkpoints
+from kvseg_monai.utils.files import RECORD
+from kvseg_monai.utils.weights import load_weights, save_whole
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial.distance import directed_hausdorff
 from skimage.segmentation import find_boundaries
 
-from kvseg_monai.class_scores import PROTOCOLS, normalised_hausdorff, score_class
-from kvseg_monai.metrics import score_case
+from kvseg_monai.metrics.case import score_case
+from kvseg_monai.metrics.overlap import PROTOCOLS, normalised_hausdorff, score_class
 
 SHAPE = (9, 8, 6)
 SPACING = (1.5, 0.7, 3.0)

@@ -9,8 +9,8 @@ from monai.networks.nets import UNETR, SwinUNETR, ViT
 from monai.networks.nets.swin_unetr import WindowAttention
 from torch import nn
 
-from kvseg_monai.closest_key import LEVEL, Moments, closest_key, closest_key_on
-from kvseg_monai.convert import converted, to_kv
+from kvseg_monai.conversion.closest_key import LEVEL, Moments, closest_key, closest_key_on
+from kvseg_monai.conversion.convert import converted, to_kv
 
 CHANNELS, HEADS, HEAD_DIM = 12, 2, 4
 

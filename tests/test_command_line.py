@@ -7,10 +7,10 @@ from monai.bundle import ConfigParser, create_workflow
 from monai.handlers import ValidationHandler
 from support import BUNDLES, ONE_PER_NET, ROOT, config, run
 
-from kvseg_monai.checkpoints import Checkpoints
-from kvseg_monai.command_line import check_overrides
 from kvseg_monai.errors import InputError
-from kvseg_monai.overrides import as_flag
+from kvseg_monai.handlers.checkpoints import Checkpoints
+from kvseg_monai.utils.command_line import check_overrides
+from kvseg_monai.utils.flags import as_flag
 
 WORKFLOWS = ("train", "evaluate", "inference")
 SWITCHES = {

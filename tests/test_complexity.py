@@ -12,14 +12,14 @@ import torch
 from support import ROOT
 
 from kvseg_monai.blocks import ATTENTION_KINDS, TransformerBlock, build_attention
-from kvseg_monai.complexity import Variant, count, main
-from kvseg_monai.complexity_table import BEGIN, END, FORMATS, split_readme, update_readme
-from kvseg_monai.costs import count_macs, peak_memory
+from kvseg_monai.cost.complexity import Variant, count, main
+from kvseg_monai.cost.counting import count_macs, peak_memory
+from kvseg_monai.cost.table import BEGIN, END, FORMATS, split_readme, update_readme
+from kvseg_monai.cost.timing import WARM_UP_ROUNDS, time_in_turn
 from kvseg_monai.errors import InputError, run_command
 from kvseg_monai.nets.cvt import PRESETS as CVT_PRESETS
 from kvseg_monai.nets.setr import PRESETS as SETR_PRESETS
-from kvseg_monai.provenance import commit, machine
-from kvseg_monai.timing import WARM_UP_ROUNDS, time_in_turn
+from kvseg_monai.utils.provenance import commit, machine
 
 SIDE = 64
 TINY = ["--size", "tiny", "--img-size", str(SIDE), "--repeats", "2"]

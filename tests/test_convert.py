@@ -17,9 +17,9 @@ from support import names_in
 from torch import nn
 
 import kvseg_monai
-from kvseg_monai.blocks.key_value import KeyValueSABlock, KeyValueWindowAttention
-from kvseg_monai.closest_key import closest_key
-from kvseg_monai.convert import converted, main, to_kv
+from kvseg_monai.conversion.closest_key import closest_key
+from kvseg_monai.conversion.convert import converted, main, to_kv
+from kvseg_monai.conversion.modules import KeyValueSABlock, KeyValueWindowAttention
 from kvseg_monai.errors import InputError
 
 WIDTH, HEADS = 16, 2
@@ -400,7 +400,7 @@ def test_bundle_definition_and_command_line(tmp_path, monkeypatch, capsys):
     torch.save(source.state_dict(), tmp_path / "model.pt")
     (tmp_path / "base.json").write_text(json.dumps({"network_def": {**DEFINITION, "num_layers": 7}}))
     (tmp_path / "train.json").write_text(json.dumps({"network_def#num_layers": 2}))
-    definition = {"_target_": "kvseg_monai.convert.converted", "network": DEFINITION}
+    definition = {"_target_": "kvseg_monai.conversion.convert.converted", "network": DEFINITION}
     network = ConfigParser({"net": {**definition, "weights": str(tmp_path / "model.pt")}}).get_parsed_content("net")
     assert isinstance(network, ViT)
     torch.testing.assert_close(converted(source).state_dict(), network.state_dict())
@@ -442,4 +442,4 @@ def test_bundle_definition_and_command_line(tmp_path, monkeypatch, capsys):
 
 
 def test_lazy_module_name():
-    assert kvseg_monai.convert.to_kv is to_kv
+    assert kvseg_monai.conversion.convert.to_kv is to_kv

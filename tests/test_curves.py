@@ -7,8 +7,8 @@ import pytest
 from support import names_in
 from torch.utils.tensorboard import SummaryWriter
 
-from kvseg_monai.curves import main
 from kvseg_monai.errors import InputError
+from kvseg_monai.report.curves import main
 
 
 @pytest.fixture

@@ -16,16 +16,17 @@ from monai.transforms import LoadImage
 from support import make_volume
 from torch import nn
 
-from data_prep.nifti_io import read_volume, write_volume
-from kvseg_monai.checkpoints import Checkpoints, load_weights, save_whole
-from kvseg_monai.deploy import _same_weights
+from data_prep.common.nifti_io import read_volume, write_volume
+from kvseg_monai.bundle.deploy import _same_weights
+from kvseg_monai.data.nifti_file import open_nifti
+from kvseg_monai.data.readers import VolumeReader
 from kvseg_monai.errors import InputError, find_input_error
-from kvseg_monai.files import digest_of
-from kvseg_monai.nifti_file import open_nifti
-from kvseg_monai.readers import VolumeReader
+from kvseg_monai.handlers.checkpoints import Checkpoints
 from kvseg_monai.report.slices import PictureError
 from kvseg_monai.report.slices import read_volume as read_for_report
-from kvseg_monai.weights_file import matches_checksum, read_weights
+from kvseg_monai.utils.files import digest_of
+from kvseg_monai.utils.weights import load_weights, save_whole
+from kvseg_monai.utils.weights_file import matches_checksum, read_weights
 
 AFFINE = np.diag([-1.5, -1.5, 3, 1])
 FLIPS = 200

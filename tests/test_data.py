@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from dicom_files import write_series
 
-from kvseg_monai import data
+from kvseg_monai.data import dataset as data
 from kvseg_monai.errors import InputError
 
 

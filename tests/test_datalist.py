@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kvseg_monai.data import cases, class_names, volumes
-from kvseg_monai.datalist import SYNONYMS, read_datalist
+from kvseg_monai.data.datalist import SYNONYMS, read_datalist
+from kvseg_monai.data.dataset import cases, class_names, volumes
 from kvseg_monai.errors import InputError
 
 

@@ -10,7 +10,7 @@ from label_server import save_weights
 from monai.bundle import ConfigParser
 from support import ROOT, names_in
 
-from kvseg_monai.deploy import deploy
+from kvseg_monai.bundle.deploy import deploy
 from kvseg_monai.errors import InputError
 
 NAME = "setr_kv_segmentation"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from monai.transforms import LoadImage
 from scipy.spatial.transform import Rotation
 
-from kvseg_monai.readers import VolumeReader
+from kvseg_monai.data.readers import VolumeReader
 
 
 @settings(max_examples=20, deadline=None)

@@ -10,7 +10,7 @@ import pytest
 from dicom_files import series_uid, write_series
 from test_dicom import make_voxels, same_volume, spoil
 
-from data_prep.dicom import read_source
+from data_prep.dicom.source import read_source
 from kvseg_monai.dicom import Skipped, find_series
 from kvseg_monai.dicom.frames import Frame, frames_of
 from kvseg_monai.dicom.listing import list_volumes

@@ -11,7 +11,7 @@ from test_dicom import make_voxels, only, same_volume, spoil
 from kvseg_monai.dicom import find_series
 from kvseg_monai.dicom.segmentation import make_segmentation
 from kvseg_monai.errors import InputError
-from kvseg_monai.labels import Code
+from kvseg_monai.utils.labels import Code
 
 AFFINE = np.diag([-1.5, -1.5, 3, 1])
 

@@ -12,7 +12,7 @@ from dicom_files import SYNTAXES, compress, series_uid, write_series
 from pydicom import uid
 from pydicom.data import get_testdata_file
 
-from data_prep.parallel import as_done
+from data_prep.common.parallel import as_done
 from kvseg_monai.dicom import apart, find_series
 from kvseg_monai.errors import InputError
 
@@ -230,7 +230,7 @@ def test_a_forked_process_has_a_child_of_its_own(tmp_path):
 
 
 def test_the_child_stops_at_the_first_damaged_file():
-    line = [sys.executable, "-m", "kvseg_monai.dicom.apart"]
+    line = [sys.executable, "-m", "kvseg_monai.dicom.isolated"]
     result = subprocess.run(line, input=b'"nowhere"\n"nowhere"\n', capture_output=True, check=False)
     assert (result.returncode, result.stdout) == (1, b"")
 

@@ -12,7 +12,7 @@ import pytest
 from dicom_files import SYNTAXES, compress, series_uid, write_series
 from test_dicom import make_voxels, only, same_volume, spoil
 
-from data_prep.dicom import read_source
+from data_prep.dicom.source import read_source
 from kvseg_monai.dicom import find_series
 from kvseg_monai.dicom.listing import list_volumes, volume_at
 from kvseg_monai.dicom.skipped import sentences

@@ -16,7 +16,7 @@ from kvseg_monai.dicom import find_series, segmentation
 from kvseg_monai.dicom.listing import volume_at
 from kvseg_monai.dicom.segmentation import ABSENT
 from kvseg_monai.errors import InputError
-from kvseg_monai.labels import CODES, COLOURS, read_codes
+from kvseg_monai.utils.labels import CODES, COLOURS, read_codes
 
 
 @pytest.mark.parametrize(

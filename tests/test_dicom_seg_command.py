@@ -16,8 +16,8 @@ from seg_objects import AXIAL, SHAPE, image, labels, oblique, read_back, validat
 from support import BUNDLES, ROOT, make_volume, names_in
 
 from kvseg_monai.dicom.listing import list_volumes, volume_at
-from kvseg_monai.dicom_seg import main
 from kvseg_monai.errors import InputError, find_input_error
+from kvseg_monai.transforms.dicom_seg import main
 
 
 def save_map(folder: Path, label_map: np.ndarray, affine: np.ndarray = AXIAL, name: str = "map.nii.gz") -> Path:

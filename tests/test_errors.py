@@ -70,7 +70,7 @@ def test_the_hook_of_the_bundles_does_the_same(raised, code, last):
 
 def test_a_command_that_is_told_to_end_leaves_no_process_behind():
     program = (
-        "import time; from data_prep.parallel import as_done; from kvseg_monai.errors import run_command\n"
+        "import time; from data_prep.common.parallel import as_done; from kvseg_monai.errors import run_command\n"
         "run_command(lambda: [print(i, flush=True) for i, _ in as_done(time.sleep, [0.05] * 5000, workers=2)])"
     )
     command = [sys.executable, "-c", program]

@@ -17,8 +17,8 @@ from monai.fl.utils.exchange_object import ExchangeObject
 from support import ROOT, make_volume
 from torch import Tensor
 
-from kvseg_monai.checkpoints import BEST, LAST
 from kvseg_monai.errors import InputError
+from kvseg_monai.handlers.checkpoints import BEST, LAST
 
 BUNDLE = "setr_kv_segmentation"
 CASES = {"training": 2, "validation": 1, "test": 1}

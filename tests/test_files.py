@@ -4,22 +4,22 @@ import pytest
 from support import names_in
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import (
+from kvseg_monai.utils.files import (
     RECORD,
+    atomic_write,
     begin_record,
     discard,
     edit_text,
     recorded,
     refuse_foreign,
-    refuse_overlap,
-    whole_file,
     write_text,
 )
+from kvseg_monai.utils.overlap import refuse_overlap
 
 
 def test_the_file_appears_when_the_block_is_done(tmp_path):
     path = tmp_path / "new" / "folder" / "a.nii.gz"
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("text")
         assert temporary.parent == path.parent
         assert temporary.suffixes == [".nii", ".gz"]
@@ -29,7 +29,7 @@ def test_the_file_appears_when_the_block_is_done(tmp_path):
 
 
 def write_half(path):
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("ne")
         raise OSError("disk full")
 
@@ -42,7 +42,7 @@ def test_a_failed_block_leaves_the_old_file_and_no_rest(tmp_path):
 
 
 def test_a_block_that_writes_nothing_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"a\.txt"), whole_file(tmp_path / "a.txt"):
+    with pytest.raises(FileNotFoundError, match=r"a\.txt"), atomic_write(tmp_path / "a.txt"):
         pass
     assert not list(tmp_path.iterdir())
 
@@ -50,9 +50,9 @@ def test_a_block_that_writes_nothing_is_told(tmp_path):
 def test_what_is_in_the_way_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     for path in ("file/a.txt", "file/folder/a.txt"):
-        with pytest.raises(InputError, match="is not a folder but a file; give another"), whole_file(tmp_path / path):
+        with pytest.raises(InputError, match="is not a folder but a file; give another"), atomic_write(tmp_path / path):
             pass
-    with pytest.raises(InputError, match="is a folder; give the name of a file"), whole_file(tmp_path):
+    with pytest.raises(InputError, match="is a folder; give the name of a file"), atomic_write(tmp_path):
         pass
 
 

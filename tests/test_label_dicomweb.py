@@ -11,9 +11,9 @@ import pytest
 from dicom_files import series_uid, write_series
 from label_server import free_port, label_server, running, save_weights
 
-from kvseg_monai.geometry import onto_grid
 from kvseg_monai.label.orthanc import find_orthanc
-from kvseg_monai.labels import CODES
+from kvseg_monai.utils.geometry import onto_grid
+from kvseg_monai.utils.labels import CODES
 
 pytest.importorskip("monailabel", reason="MONAI Label is not installed here; `make test-label` makes its environment")
 pytestmark = pytest.mark.label

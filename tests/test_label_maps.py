@@ -12,17 +12,17 @@ from monai.data import MetaTensor
 from monai.transforms import SaveImage
 from support import config
 
-from kvseg_monai.data import volumes
-from kvseg_monai.errors import InputError
-from kvseg_monai.files import write_text
-from kvseg_monai.label_maps import (
+from kvseg_monai.data.dataset import volumes
+from kvseg_monai.data.outputs import (
     AtomicNibabelWriter,
     all_to_do,
     label_map_name,
     named_after_image,
-    still_to_do,
+    pending,
     with_own_names,
 )
+from kvseg_monai.errors import InputError
+from kvseg_monai.utils.files import write_text
 
 
 def test_label_maps_that_are_there_are_not_made_again(tmp_path):
@@ -31,16 +31,16 @@ def test_label_maps_that_are_there_are_not_made_again(tmp_path):
         folder.mkdir()
     cases = [{"image": str(source / name)} for name in ("a.nii", "b.nii.gz")]
     write_text(out / "a.nii.gz", "")
-    assert still_to_do(cases, out) == cases[1:]
+    assert pending(cases, out) == cases[1:]
     for overwrite, left in (("false", 1), ("true", 2), (True, 2)):  # on MONAI's command line a switch is text
-        assert len(still_to_do(cases, out, overwrite=overwrite)) == left
+        assert len(pending(cases, out, overwrite=overwrite)) == left
     with pytest.raises(InputError, match="--overwrite is 'maybe'; it must be true or false"):
-        still_to_do(cases, out, overwrite="maybe")
+        pending(cases, out, overwrite="maybe")
     (out / "b.nii.gz").touch()
     with pytest.raises(InputError, match="all 2 volumes have a label map in"):
-        still_to_do(cases, out)
+        pending(cases, out)
     with pytest.raises(InputError, match="is the folder of the input"):
-        still_to_do(cases, source)
+        pending(cases, source)
 
 
 def cases_of(folder, *names):
@@ -60,7 +60,7 @@ def cases_of(folder, *names):
 )
 def test_two_volumes_never_share_a_label_map(tmp_path, names):
     cases = cases_of(tmp_path, *names)
-    for check in (with_own_names, lambda data: still_to_do(data, tmp_path / "out", suffix=".dcm")):
+    for check in (with_own_names, lambda data: pending(data, tmp_path / "out", suffix=".dcm")):
         with pytest.raises(
             InputError, match=r"would have one label map, .*; names that differ in their endings"
         ) as told:
@@ -142,11 +142,11 @@ def test_a_label_map_that_a_person_corrected_is_never_made_again(tmp_path):
     write_text(tmp_path / "a.nii.gz", "ours")
     for content in ("corrected by hand", "by another program"):
         (tmp_path / "b.nii.gz").write_text(content)
-        for prepare in (lambda: still_to_do(cases, tmp_path, overwrite=True), lambda: all_to_do(cases, tmp_path)):
+        for prepare in (lambda: pending(cases, tmp_path, overwrite=True), lambda: all_to_do(cases, tmp_path)):
             with pytest.raises(InputError, match=r"b\.nii\.gz is there and was not written by kvseg_monai, or was"):
                 prepare()
     (tmp_path / "b.nii.gz").unlink()
-    assert still_to_do(cases, tmp_path, overwrite=True) == all_to_do(cases, tmp_path) == cases
+    assert pending(cases, tmp_path, overwrite=True) == all_to_do(cases, tmp_path) == cases
 
 
 def test_a_scored_label_map_never_takes_the_place_of_a_reference(tmp_path):

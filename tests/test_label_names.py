@@ -9,7 +9,7 @@ from seg_objects import image, labels, oblique, write
 from support import BUNDLES, ROOT
 
 from kvseg_monai.label.segments import describe_segments
-from kvseg_monai.labels import CODES, colour_of, colours_of
+from kvseg_monai.utils.labels import CODES, colour_of, colours_of
 
 LABELS = {name: value for value, name in enumerate(CODES, start=1)}
 

@@ -13,8 +13,8 @@ from support import ROOT, TINY
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.label import server
+from kvseg_monai.label.install import install_bundle, make_app
 from kvseg_monai.label.orthanc import configure, find_orthanc
-from kvseg_monai.label.place import make_app, place_bundle
 
 NAME = "setr_kv_segmentation"
 BUNDLE = ROOT / "bundles" / NAME
@@ -27,22 +27,22 @@ def weights(tmp_path_factory) -> Path:
 
 
 def test_a_bundle_is_placed_with_its_options_and_what_is_trained_there_stays(weights, tmp_path):
-    assert place_bundle(tmp_path, BUNDLE, weights=weights, overrides=OPTIONS) == NAME
+    assert install_bundle(tmp_path, BUNDLE, weights=weights, overrides=OPTIONS) == NAME
     folder = tmp_path / "model" / NAME
     config = json.loads((folder / "configs" / "inference.json").read_text())
     assert (config["network_def"]["size"], config["image_size"]) == ("tiny", [64, 64])
     (folder / "models" / "model.pt").write_bytes(b"trained in the server")
-    place_bundle(tmp_path, BUNDLE, weights=weights, overrides=OPTIONS)
-    place_bundle(tmp_path, BUNDLE)
+    install_bundle(tmp_path, BUNDLE, weights=weights, overrides=OPTIONS)
+    install_bundle(tmp_path, BUNDLE)
     assert (folder / "models" / "model.pt").read_bytes() == b"trained in the server"
     with pytest.raises(InputError, match=r"is there already, with other options \(network_def#size\)"):
-        place_bundle(tmp_path, BUNDLE, weights=weights, overrides={"network_def#size": "base"})
+        install_bundle(tmp_path, BUNDLE, weights=weights, overrides={"network_def#size": "base"})
 
 
 def test_weights_of_another_attention_kind_leave_nothing_behind(tmp_path):
     other = save_weights(NAME, tmp_path / "other.pt", attention="qkv")
     with pytest.raises(InputError, match="holds the weights of another network"):
-        place_bundle(tmp_path / "app", BUNDLE, weights=other, overrides=OPTIONS)
+        install_bundle(tmp_path / "app", BUNDLE, weights=other, overrides=OPTIONS)
     assert not (tmp_path / "app").exists()
 
 
@@ -56,7 +56,7 @@ def test_weights_of_another_attention_kind_leave_nothing_behind(tmp_path):
 )
 def test_a_missing_bundle_and_missing_weights(tmp_path, bundle, given, sentence):
     with pytest.raises(InputError, match=sentence):
-        place_bundle(tmp_path, bundle, **given)
+        install_bundle(tmp_path, bundle, **given)
     assert not list(tmp_path.iterdir())
 
 
@@ -123,7 +123,7 @@ def test_a_folder_of_the_users_is_no_app(tmp_path, files):
     with pytest.raises(InputError, match=r"app is there and is no server's app; move it away"):
         make_app(tmp_path)
     with pytest.raises(InputError, match=rf"{NAME} is there and is no bundle, it lacks configs/metadata\.json"):
-        place_bundle(tmp_path / "app", BUNDLE)
+        install_bundle(tmp_path / "app", BUNDLE)
     assert {path.name: path.read_text() for path in tmp_path.glob("app/*.py")} == files
 
 

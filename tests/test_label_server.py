@@ -14,7 +14,7 @@ import torch
 from label_server import environment, finished, label_server, save_weights
 from support import BUNDLES
 
-from kvseg_monai.labels import CODES, colours_of
+from kvseg_monai.utils.labels import CODES, colours_of
 
 pytest.importorskip("monailabel", reason="MONAI Label is not installed here; `make test-label` makes its environment")
 pytestmark = pytest.mark.label

@@ -5,9 +5,9 @@ import yaml
 from pydicom.sr.codedict import codes
 from support import ROOT
 
-from data_prep.uwm_table import CLASSES
+from data_prep.uw_madison.table import CLASSES
 from kvseg_monai.errors import InputError
-from kvseg_monai.labels import ANATOMICAL_STRUCTURE, CODES, read_codes
+from kvseg_monai.utils.labels import ANATOMICAL_STRUCTURE, CODES, read_codes
 
 
 def test_the_codes_are_dicoms_own():

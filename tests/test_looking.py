@@ -10,8 +10,8 @@ import torch
 from made_evaluation import AFFINE, make_evaluation, make_look
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.report.looking import look, places_of, share_within, shown_layers
-from kvseg_monai.report.readers import read_metrics
+from kvseg_monai.metrics.summary import read_metrics
+from kvseg_monai.report.inspection import look, places_of, share_within, shown_layers
 
 TURN = np.array([[0.98, -0.199, 0], [0.199, 0.98, 0], [0, 0, 1]])
 AFFINES = {

@@ -8,7 +8,7 @@ import torch
 from support import block
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.metrics import score_case
+from kvseg_monai.metrics.case import score_case
 
 ORGANS = ["large_bowel", "stomach"]
 ISOTROPIC = (1.0, 1.0, 1.0)

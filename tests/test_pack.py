@@ -18,8 +18,8 @@ from monai.bundle import create_workflow
 from support import BUNDLES, ROOT, TINY, config, make_volume, names_in
 
 import kvseg_monai
+from kvseg_monai.bundle.pack import main
 from kvseg_monai.errors import InputError, run_command
-from kvseg_monai.pack import main
 
 NAME = "setr_kv_segmentation"
 BUNDLE = ROOT / "bundles" / NAME

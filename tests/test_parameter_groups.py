@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import kvseg_monai
-from kvseg_monai.training import parameter_groups, query_biases
+from kvseg_monai.blocks.parameter_groups import parameter_groups, query_biases
 
 
 def make(net, attention):
@@ -28,7 +28,7 @@ def test_the_fast_biases_are_those_of_whatever_asks(net, attention):
 @pytest.mark.parametrize(("rate", "groups"), [(1, 2), (30, 3)])
 def test_every_parameter_is_in_one_group_at_its_rate(rate, groups):
     network = make("SETR", "kv")
-    found = parameter_groups(network, learning_rate=0.001, weight_decay=0.05, query_bias_rate=rate)
+    found = parameter_groups(network, learning_rate=0.001, weight_decay=0.05, query_bias_lr_scale=rate)
     optimizer = torch.optim.AdamW(found, lr=0.001)
     assert len(optimizer.param_groups) == groups
     in_groups = [id(weight) for group in optimizer.param_groups for weight in group["params"]]
@@ -43,4 +43,4 @@ def test_every_parameter_is_in_one_group_at_its_rate(rate, groups):
 def test_attention_without_biases_has_nothing_fast():
     network = torch.nn.Sequential(torch.nn.Linear(3, 3))
     assert query_biases(network) == []
-    assert len(parameter_groups(network, learning_rate=1.0, weight_decay=0.1, query_bias_rate=30)) == 2
+    assert len(parameter_groups(network, learning_rate=1.0, weight_decay=0.1, query_bias_lr_scale=30)) == 2

@@ -6,8 +6,8 @@ import pytest
 from dicom_files import write_series
 from monai.transforms import LoadImage
 
+from kvseg_monai.data.readers import VolumeReader
 from kvseg_monai.errors import InputError
-from kvseg_monai.readers import VolumeReader
 
 UPRIGHT = np.array([[0, 0, 3.5, 7], [-1.5, 0, 0, 5], [0, 1.5, 0, -9], [0, 0, 0, 1.0]])
 

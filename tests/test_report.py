@@ -14,10 +14,10 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.labels import COLOURS, colour_of
 from kvseg_monai.report import build_report, find_prediction, read_metrics, read_scalars, slices
 from kvseg_monai.report.__main__ import main
 from kvseg_monai.report.page import duration
+from kvseg_monai.utils.labels import COLOURS, colour_of
 
 
 @pytest.fixture

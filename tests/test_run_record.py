@@ -7,7 +7,7 @@ import torch
 from support import BUNDLES, config
 from torch import nn
 
-from kvseg_monai.run_record import RunRecord, bundle_run
+from kvseg_monai.utils.run_record import RunRecord, bundle_run
 
 RUN = ["/somewhere/monai/bundle/__main__.py", "run"]
 

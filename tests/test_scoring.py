@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, LoadImaged
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.scoring import ScoreVolumes, as_table, case_name, gather_cases, number_duplicates
+from kvseg_monai.handlers.score_volumes import ScoreVolumes, as_table, case_name, gather_cases, number_duplicates
 
 ORGANS = ["large_bowel", "stomach"]
 
@@ -88,7 +88,7 @@ def test_notice_and_saved_prediction_are_recorded(tmp_path):
 
 
 def test_the_table_is_logged(tmp_path, caplog):
-    with caplog.at_level(logging.INFO, logger="kvseg_monai.scoring"):
+    with caplog.at_level(logging.INFO, logger="kvseg_monai.handlers.score_volumes"):
         run([[item(patient="Jane Doe")]], tmp_path)
     assert "large_bowel" in caplog.text
     assert "1.0000" in caplog.text

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from kvseg_monai.data.nifti_reader import NiftiReader
+from kvseg_monai.data.search import LABEL_MAP, as_sentence, find_nifti
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import RECORD, whole_file
-from kvseg_monai.nifti_reader import NiftiReader
-from kvseg_monai.search import LABEL_MAP, as_sentence, find_nifti
+from kvseg_monai.utils.files import RECORD, atomic_write
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -108,7 +108,7 @@ def test_what_is_no_regular_file_is_never_opened(tmp_path):
 
 def test_label_maps_of_an_earlier_run_are_no_scans_and_prepared_images_are(tmp_path):
     for name, kind in (("seg/a.nii.gz", LABEL_MAP), ("images/a.nii.gz", None)):
-        with whole_file(tmp_path / name, kind=kind) as temporary:
+        with atomic_write(tmp_path / name, kind=kind) as temporary:
             temporary.write_text(name)
     (tmp_path / "seg" / "a.nii.gz").write_text("corrected by hand")
     (tmp_path / "seg" / RECORD).open("a").write('{"file": ["x"], "sha256": 5, "kind": "label map"}\n[]\n{"fi')

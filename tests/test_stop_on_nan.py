@@ -11,7 +11,7 @@ from support import BUNDLES, config
 from torch import nn
 
 from kvseg_monai.errors import InputError, find_input_error
-from kvseg_monai.training import StopOnNan
+from kvseg_monai.handlers.training import StopOnNan
 
 NAN, INF = float("nan"), float("inf")
 

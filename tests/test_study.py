@@ -21,13 +21,13 @@ from PIL import Image
 from support import ROOT, names_in
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import RECORD, is_ours
 from kvseg_monai.study import results
 from kvseg_monai.study.__main__ import main, parse_shard
 from kvseg_monai.study.arm import Job, open_training
 from kvseg_monai.study.dataset import FOLDER, data_record, write_datalist
 from kvseg_monai.study.plan import read_study, select
 from kvseg_monai.study.state import arms_dir, configuration, refuse_other_configurations, write_configuration
+from kvseg_monai.utils.files import RECORD, is_ours
 
 SPLIT = {
     "training": ["person0", "person1", "person2"],

@@ -11,8 +11,8 @@ import yaml
 from made_study import make_study
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.report.study_page import without_folders
 from kvseg_monai.study.__main__ import main
+from kvseg_monai.study.page import without_folders
 
 
 def text_of(page: str) -> str:

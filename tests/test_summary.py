@@ -9,8 +9,8 @@ import pytest
 from support import block, names_in
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.metrics import score_case
-from kvseg_monai.summary import CSV_COLUMNS, summarise, write_metrics
+from kvseg_monai.metrics.case import score_case
+from kvseg_monai.metrics.summary import CSV_COLUMNS, summarise, write_metrics
 
 ORGANS = ["large_bowel", "stomach"]
 

@@ -7,7 +7,7 @@ from monai.data import MetaTensor
 from monai.transforms import CropForegroundd, Spacingd
 from support import make_volume
 
-from kvseg_monai.transforms import RandSlicesd, SpacingOfKeysd, StackSlicesd, body_mask
+from kvseg_monai.transforms.slices import RandSlicesd, SpacingOfKeysd, StackSlicesd, body_mask
 
 
 def test_the_body_box_leaves_air_noise_and_a_bright_speck_out():

@@ -3,6 +3,7 @@
 from kvseg_monai.blocks.attention import ATTENTION_KINDS, Attention, LinearProjection, Subsample, build_attention
 from kvseg_monai.blocks.convolution import ConvNormReLU, upsample
 from kvseg_monai.blocks.cvt import ConvEmbedding, ConvProjection
+from kvseg_monai.blocks.parameter_groups import parameter_groups, query_biases
 from kvseg_monai.blocks.position import KeyBias, RelativePosition
 from kvseg_monai.blocks.transformer import PatchEmbedding, TransformerBlock
 
@@ -19,5 +20,7 @@ __all__ = [
     "Subsample",
     "TransformerBlock",
     "build_attention",
+    "parameter_groups",
+    "query_biases",
     "upsample",
 ]

@@ -17,8 +17,8 @@ from kvseg_monai._version import __version__
 from kvseg_monai.dicom.headers import MANUFACTURER, quiet
 from kvseg_monai.dicom.series import Series
 from kvseg_monai.errors import InputError
-from kvseg_monai.geometry import spacing_of
-from kvseg_monai.labels import ANATOMICAL_STRUCTURE, Code, rgb_of
+from kvseg_monai.utils.geometry import spacing_of
+from kvseg_monai.utils.labels import ANATOMICAL_STRUCTURE, Code, rgb_of
 
 logger = logging.getLogger(__name__)
 

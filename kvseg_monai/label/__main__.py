@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from kvseg_monai.bundle.overrides import parse_with_overrides
 from kvseg_monai.errors import InputError, run_command
-from kvseg_monai.files import refuse_overlap
 from kvseg_monai.label import server
-from kvseg_monai.label.place import make_app, place_bundle
-from kvseg_monai.overrides import parse_with_overrides
+from kvseg_monai.label.install import install_bundle, make_app
+from kvseg_monai.utils.overlap import refuse_overlap
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -49,7 +49,8 @@ def prepare(options: argparse.Namespace) -> tuple[Path, list[str]]:
     app = make_app(options.target.resolve())
     placed = {"overrides": options.overrides, "dataset_dir": options.dataset_dir}
     return app, [
-        place_bundle(app, bundle, weights=file, **placed) for bundle, file in zip(options.bundle, weights, strict=True)
+        install_bundle(app, bundle, weights=file, **placed)
+        for bundle, file in zip(options.bundle, weights, strict=True)
     ]
 
 

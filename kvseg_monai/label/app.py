@@ -4,7 +4,7 @@
 - Weights are loaded strictly, where MONAI Label would go on with what fits.
 - The next sample can be chosen by uncertainty: scoring reads probabilities, where the app would take label maps for
   them, and the strategy that uses the scores is there.
-- The colours of the labels, from :mod:`kvseg_monai.labels`, are told with the labels, and are in DICOM SEG.
+- The colours of the labels, from :mod:`kvseg_monai.utils.labels`, are told with the labels, and are in DICOM SEG.
 """
 
 import copy
@@ -19,11 +19,11 @@ from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.scoring.epistemic_v2 import EpistemicScoring
 from torch import nn
 
-from kvseg_monai.checkpoints import load_weights
 from kvseg_monai.errors import InputError, find_input_error
 from kvseg_monai.label.segments import describe_segments
-from kvseg_monai.labels import colours_of
-from kvseg_monai.weights_file import read_weights
+from kvseg_monai.utils.labels import colours_of
+from kvseg_monai.utils.weights import load_weights
+from kvseg_monai.utils.weights_file import read_weights
 
 REFUSED = 400  # HTTP: the client's mistake
 

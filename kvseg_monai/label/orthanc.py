@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kvseg_monai.errors import InputError, run_command
-from kvseg_monai.files import write_text
 from kvseg_monai.label.server import refuse_port
+from kvseg_monai.utils.files import write_text
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")  # where Debian puts it
 

@@ -7,7 +7,7 @@ each later name would stand for another organ.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kvseg_monai.labels import ANATOMICAL_STRUCTURE, CODES, Code, colours_of
+from kvseg_monai.utils.labels import ANATOMICAL_STRUCTURE, CODES, Code, colours_of
 
 
 def describe_segments(

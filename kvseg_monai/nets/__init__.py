@@ -1,14 +1,7 @@
-"""The networks, imported on first use."""
+"""The networks: SETR, TransUNet and CvT, each with a choice of attention."""
 
-from importlib import import_module
-from typing import Any
-
-_MODULES = {"CvT": "cvt", "SETR": "setr", "TransUNet": "transunet"}
+from kvseg_monai.nets.cvt import CvT
+from kvseg_monai.nets.setr import SETR
+from kvseg_monai.nets.transunet import TransUNet
 
 __all__ = ["CvT", "SETR", "TransUNet"]  # noqa: RUF022
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

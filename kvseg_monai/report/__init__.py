@@ -4,7 +4,9 @@
 ``python -m kvseg_monai.study report STUDY.yaml`` that of a study, beside its tables.
 """
 
+from kvseg_monai.metrics.summary import read_metrics
 from kvseg_monai.report.evaluation import build_report
-from kvseg_monai.report.readers import find_prediction, read_metrics, read_scalars
+from kvseg_monai.report.readers import find_prediction
+from kvseg_monai.utils.tensorboard import read_scalars
 
 __all__ = ["build_report", "find_prediction", "read_metrics", "read_scalars"]

@@ -4,10 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from kvseg_monai.bundle.overrides import parse_with_overrides
 from kvseg_monai.errors import InputError, run_command
-from kvseg_monai.overrides import parse_with_overrides
 from kvseg_monai.report.evaluation import build_report
-from kvseg_monai.report.looking import Look
+from kvseg_monai.report.inspection import Look
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,11 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from kvseg_monai.attention_maps import AttentionLayer
-from kvseg_monai.labels import colour_of
+from kvseg_monai.blocks.recording import AttentionLayer
 from kvseg_monai.report.figures import INK, as_source
-from kvseg_monai.report.looking import Seen, places_of, share_within, shown_layers
+from kvseg_monai.report.inspection import Seen, places_of, share_within, shown_layers
 from kvseg_monai.report.slices import draw_contour, mark_sides, slice_axes
+from kvseg_monai.utils.labels import colour_of
 
 SIZE, DPI = 3.0, 110  # inches and dots per inch of a map
 DIMMED = 0.7  # tissue under a map; else white fat would pass for glow

@@ -8,23 +8,18 @@ from typing import Any
 
 import torch
 
-from kvseg_monai.costs import count_macs
+from kvseg_monai.cost.counting import count_macs
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import refuse_overlap
-from kvseg_monai.labels import colour_of
+from kvseg_monai.metrics.summary import read_metrics
 from kvseg_monai.report import figures, slices
 from kvseg_monai.report.attention_section import attention_section
-from kvseg_monai.report.looking import Look, Seen, look
+from kvseg_monai.report.inspection import Look, Seen, look
 from kvseg_monai.report.page import Rows, describe_report, describe_run, moment, refuse_page, write_page
-from kvseg_monai.report.readers import (
-    find_prediction,
-    locate,
-    rank_cases,
-    read_events,
-    read_metrics,
-    read_training_record,
-)
-from kvseg_monai.run_record import hash_file
+from kvseg_monai.report.readers import find_prediction, locate, rank_cases, read_training_record
+from kvseg_monai.utils.labels import colour_of
+from kvseg_monai.utils.overlap import refuse_overlap
+from kvseg_monai.utils.run_record import hash_file
+from kvseg_monai.utils.tensorboard import read_events
 
 MAX_CURVES = 12
 CURVE_TITLES = {
@@ -51,7 +46,7 @@ def build_report(
     """Write the report.
 
     Args:
-        evaluation: folder with the ``metrics.json`` of :class:`kvseg_monai.scoring.ScoreVolumes`.
+        evaluation: folder with the ``metrics.json`` of :class:`kvseg_monai.handlers.score_volumes.ScoreVolumes`.
         target: the HTML file to write.
         training: folder searched, to any depth, for TensorBoard event files; None leaves the curves out.
         predictions: folder searched for ``<case>_seg.nii.gz`` or ``<case>.nii.gz``; None means ``evaluation``.
@@ -61,7 +56,7 @@ def build_report(
 
     Raises:
         InputError: ``metrics.json`` is missing, broken or of another layout, a folder does not exist, ``attention``
-            does not fit (see :func:`kvseg_monai.report.looking.look`), or ``target`` lies in what is read, is no
+            does not fit (see :func:`kvseg_monai.report.inspection.look`), or ``target`` lies in what is read, is no
             page's name, or is there and not ours.
     """
     sources = {"evaluation": evaluation, "predictions": predictions, "training": training}

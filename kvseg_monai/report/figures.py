@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kvseg_monai.labels import colour_of
+from kvseg_monai.utils.labels import colour_of
 
 MARKERS = "osD^vP*"
 RUN_COLOURS = ("#22303c", "#0072b2", "#d55e00", "#00b37d", "#cc79a7", "#e69f00", "#56b4e9")  # dark first: on white

@@ -8,8 +8,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import refuse_foreign, write_text
-from kvseg_monai.provenance import versions
+from kvseg_monai.utils.files import refuse_foreign, write_text
+from kvseg_monai.utils.provenance import versions
 
 Rows = dict[str, str]
 
@@ -57,7 +57,7 @@ def moment(seconds: float) -> str:
 
 
 def describe_run(facts: Mapping[str, Any]) -> Rows:
-    """Tell the facts of :class:`kvseg_monai.run_record.RunRecord`, those that there are."""
+    """Tell the facts of :class:`kvseg_monai.utils.run_record.RunRecord`, those that there are."""
     settings = facts.get("settings", {})
     rows = {
         "Bundle": facts.get("bundle"),

@@ -2,45 +2,14 @@
 
 import json
 import os
-from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kvseg_monai.checkpoints import RECORD
 from kvseg_monai.errors import InputError
-from kvseg_monai.metrics import CASE_METRICS, CLASS_METRICS
+from kvseg_monai.handlers.checkpoints import RECORD
+from kvseg_monai.handlers.score_volumes import case_name
 from kvseg_monai.report.slices import PictureError
-from kvseg_monai.scoring import case_name
-
-Scalars = dict[str, list[tuple[int, float]]]
-
-
-def read_metrics(path: Path) -> dict[str, Any]:
-    """Read and check ``metrics.json``.
-
-    Raises:
-        InputError: it is missing, no JSON, or lacks what the report shows.
-    """
-    remedy = "write it with the bundle's evaluate.json"
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path} does not exist; {remedy}, or give its folder as --evaluation") from None
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON ({error}); {remedy}") from None
-    try:
-        protocols = list(metrics.get("protocols", {}).values())
-        scored = [metrics["mean"], *metrics["cases"], *(protocol["mean"] for protocol in protocols)]
-        tables = [scores["classes"] for scores in (metrics, *metrics["cases"], *protocols)]
-        complete = all(metric in scores for scores in scored for metric in CASE_METRICS)
-        complete &= all(m in table[name] for table in tables for name in metrics["classes"] for m in CLASS_METRICS)
-        complete &= all("case" in case and "patient" in case for case in metrics["cases"])
-    except (KeyError, TypeError, AttributeError):
-        complete = False
-    if not (complete and metrics["cases"]):
-        raise InputError(f'{path} lacks part of "mean", "classes" or "cases", or has no case at all; {remedy}')
-    return metrics
 
 
 def rank_cases(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -77,29 +46,8 @@ def find_prediction(case: Mapping[str, Any], folder: Path) -> Path:
     raise PictureError("No predicted label map was found; give its folder as --predictions.")
 
 
-def read_scalars(folder: str | os.PathLike[str]) -> Scalars:
-    """Scalars of all TensorBoard event files below a folder: tag -> (step, value), the latest run of a step."""
-    return {tag: [(step, value) for step, value, _ in events] for tag, events in read_events(folder).items()}
-
-
-def read_events(folder: str | os.PathLike[str]) -> dict[str, list[tuple[int, float, float]]]:
-    """As :func:`read_scalars`, with the time at which each was written, in seconds since 1970."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    latest: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
-    for file in sorted(Path(folder).rglob("*tfevents*")):
-        events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
-        for tag in events.Tags()["scalars"]:
-            for event in events.Scalars(tag):
-                if event.wall_time >= latest[tag].get(event.step, (0.0, 0.0))[0]:
-                    latest[tag][event.step] = (event.wall_time, event.value)
-    return {
-        tag: [(step, by_step[step][1], by_step[step][0]) for step in sorted(by_step)] for tag, by_step in latest.items()
-    }
-
-
 def read_training_record(weights: str | None, training: str | os.PathLike[str] | None) -> dict[str, Any]:
-    """Return what :class:`kvseg_monai.checkpoints.Checkpoints` told, beside the weights or below a folder; {} if none.
+    """Return the record of :class:`kvseg_monai.handlers.Checkpoints`, beside the weights or below a folder; {} if none.
 
     Raises:
         InputError: the file is no JSON object.

@@ -12,10 +12,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kvseg_monai.data.nifti_file import open_nifti
 from kvseg_monai.errors import InputError
-from kvseg_monai.labels import colour_of
-from kvseg_monai.nifti_file import open_nifti
 from kvseg_monai.report.figures import as_source
+from kvseg_monai.utils.labels import colour_of
 
 
 class PictureError(Exception):

@@ -20,17 +20,18 @@ from monai.bundle import ConfigWorkflow, create_workflow
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from kvseg_monai import provenance
-from kvseg_monai.checkpoints import LAST
-from kvseg_monai.datalist import SECTIONS
+from kvseg_monai.data.datalist import SECTIONS
 from kvseg_monai.errors import InputError, run_command
-from kvseg_monai.files import refuse_foreign, refuse_overlap, write_text
+from kvseg_monai.handlers.checkpoints import LAST
+from kvseg_monai.metrics.summary import FILES
 from kvseg_monai.report import read_metrics, read_scalars
 from kvseg_monai.study import results
 from kvseg_monai.study.plan import known_overrides
 from kvseg_monai.study.state import begun
-from kvseg_monai.summary import FILES
-from kvseg_monai.weights_file import read_weights
+from kvseg_monai.utils import provenance
+from kvseg_monai.utils.files import refuse_foreign, write_text
+from kvseg_monai.utils.overlap import refuse_overlap
+from kvseg_monai.utils.weights_file import read_weights
 
 BUSY = 75  # exit code: another process has the arm in work
 EPOCH = "epoch "  # begins a line on stdout that tells how far the training is

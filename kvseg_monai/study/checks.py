@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from kvseg_monai.datalist import SECTIONS
+from kvseg_monai.data.datalist import SECTIONS
 from kvseg_monai.errors import InputError
 
 SET_BY_STUDY = (

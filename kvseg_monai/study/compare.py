@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import write_text
 from kvseg_monai.study.results import SCORES, Row
 from kvseg_monai.study.statistics import difference, verdict
+from kvseg_monai.utils.files import write_text
 
 MEAN = "mean"  # the class of a patient's mean over the classes
 COLUMNS = (

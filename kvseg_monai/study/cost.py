@@ -5,7 +5,7 @@ import json
 import torch
 from monai.bundle import ConfigParser
 
-from kvseg_monai.costs import count_macs
+from kvseg_monai.cost.counting import count_macs
 from kvseg_monai.study.compare import MEAN, Table
 from kvseg_monai.study.plan import Arm, Study, known_overrides
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from kvseg_monai.data import class_names
-from kvseg_monai.datalist import SECTIONS, patient_of, read_datalist
+from kvseg_monai.data.datalist import SECTIONS, patient_of, read_datalist
+from kvseg_monai.data.dataset import class_names
+from kvseg_monai.data.nifti_file import open_nifti
+from kvseg_monai.data.nifti_names import why_no_file
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import write_text
-from kvseg_monai.nifti_file import open_nifti
-from kvseg_monai.nifti_names import why_no_file
 from kvseg_monai.study.plan import Study
+from kvseg_monai.utils.files import write_text
 
 logger = logging.getLogger(__name__)
 

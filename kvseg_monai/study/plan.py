@@ -7,7 +7,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import kvseg_monai
 from kvseg_monai.blocks import ATTENTION_KINDS
 from kvseg_monai.errors import InputError
 from kvseg_monai.study.checks import check_overrides, read_mapping, read_split, refuse_unknown, require_table
@@ -17,7 +16,7 @@ STUDY_KEYS = (
     *("overrides", "nets", "seeds", "reference", "margin"),
 )
 NET_KEYS = ("attention", "overrides", "network", "bundle")
-BUNDLES = Path(kvseg_monai.__file__).parents[1] / "bundles"  # beside the package, as in the repository
+BUNDLES = Path(__file__).parents[2] / "bundles"  # beside the package, as in the repository
 OWN_ATTENTION = "own"  # the attention of a network that is not ours
 
 

@@ -5,17 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import refuse_foreign, refuse_overlap, write_bytes, write_text
 from kvseg_monai.report.page import describe_versions, refuse_page
-from kvseg_monai.report.study_page import write_study_page
 from kvseg_monai.study import compare, results
 from kvseg_monai.study.compare import Table
 from kvseg_monai.study.cost import count_macs_of
+from kvseg_monai.study.page import write_study_page
 from kvseg_monai.study.plan import Study
 from kvseg_monai.study.results import SCORES, Row
 from kvseg_monai.study.state import arms_dir, refuse_unmatched
 from kvseg_monai.study.statistics import COVERAGE, MIN_PATIENTS, RESAMPLES
 from kvseg_monai.study.tables import ARMS_HEADER, DIGITS, TITLES, arms_table, difference_cell, markdown, number
+from kvseg_monai.utils.files import refuse_foreign, write_bytes, write_text
+from kvseg_monai.utils.overlap import refuse_overlap
 
 COMPARISONS, REPORT = "comparisons.csv", "report.md"
 RULES = """\

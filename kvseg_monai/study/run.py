@@ -14,11 +14,12 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from kvseg_monai.files import refuse_foreign, refuse_overlap
 from kvseg_monai.study import dataset, results
 from kvseg_monai.study.arm import BUSY, EPOCH
 from kvseg_monai.study.plan import Arm, Study
 from kvseg_monai.study.state import arms_dir, configuration, refuse_other_configurations, write_configuration
+from kvseg_monai.utils.files import refuse_foreign
+from kvseg_monai.utils.overlap import refuse_overlap
 
 logger = logging.getLogger(__name__)
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")

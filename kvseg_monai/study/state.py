@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import write_text
 from kvseg_monai.study import results
 from kvseg_monai.study.dataset import data_record
 from kvseg_monai.study.plan import Arm, Study
+from kvseg_monai.utils.files import write_text
 
 
 def arms_dir(study: Study) -> Path:

@@ -10,8 +10,8 @@ from dicom_files import reference, series_uid, write_segmentation, write_series
 from PIL import Image
 
 from data_prep import dicom, nifti, png_pairs
-from data_prep.volume_set import run
-from kvseg_monai.files import RECORD
+from data_prep.common.volume_set import run
+from kvseg_monai.utils.files import RECORD
 
 MODULES = {"dicom": dicom, "nifti": nifti, "png_pairs": png_pairs}
 AFFINE = np.diag([-1.5, -1.6, 3, 1])

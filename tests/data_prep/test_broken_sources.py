@@ -25,7 +25,7 @@ from made_sources import AFFINE, TABLE, prepare
 from PIL import Image
 
 from data_prep import uw_madison
-from data_prep.rle import decode
+from data_prep.uw_madison.rle import decode
 from kvseg_monai.errors import InputError
 
 fuzz = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.datalist import SECTIONS, split_patients, write_datalist
+from data_prep.common.datalist import SECTIONS, split_patients, write_datalist
 from kvseg_monai.errors import InputError
 
 

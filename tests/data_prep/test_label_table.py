@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from data_prep.label_table import apply_table, parse_number_table, parse_table
+from data_prep.common.label_table import apply_table, parse_number_table, parse_table
 from kvseg_monai.errors import InputError
 
 TABLE = parse_number_table("0=background,-3=a,127=b,-128=b,70000=c")

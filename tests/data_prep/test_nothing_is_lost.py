@@ -13,10 +13,10 @@ from made_sources import IMAGE_FILE, MAKE, MODULES, files, make_nifti, prepare
 
 from data_prep import phantom, uw_madison
 from data_prep import target as target_module
-from data_prep.benchmark import time_both
-from data_prep.phantom import write_phantom
+from data_prep.common.benchmark import time_both
+from data_prep.phantom.write import write_phantom
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import RECORD, write_text
+from kvseg_monai.utils.files import RECORD, write_text
 
 KINDS = [*MAKE, "uw_madison"]
 

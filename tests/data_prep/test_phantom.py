@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from data_prep import phantom
-from data_prep.phantom import SIZES, draw_scan, main, plan_scans, write_phantom
-from data_prep.rle import decode
-from data_prep.uw_madison import prepare
-from data_prep.uwm_source import BAD_SCANS
-from data_prep.uwm_table import CLASSES
+from data_prep.phantom.write import SIZES, draw_scan, main, plan_scans, write_phantom
+from data_prep.uw_madison.layout import BAD_SCANS
+from data_prep.uw_madison.rle import decode
+from data_prep.uw_madison.source import prepare
+from data_prep.uw_madison.table import CLASSES
 from kvseg_monai.errors import InputError
 
 

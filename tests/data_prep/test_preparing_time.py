@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from made_sources import MAKE, MODULES
 
-from data_prep.benchmark import copy_plainly, time_both
+from data_prep.common.benchmark import copy_plainly, time_both
 
 
 @pytest.mark.parametrize("kind", list(MAKE))

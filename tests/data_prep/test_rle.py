@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from data_prep.rle import decode, encode, parse_runs
+from data_prep.uw_madison.rle import decode, encode, parse_runs
 from kvseg_monai.errors import InputError
 
 masks = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9))

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from seg_objects import write
 
-from data_prep.segment_names import Segment, class_names
+from data_prep.dicom.segment_names import Segment, class_names
 from kvseg_monai.errors import InputError
 
 AFFINE = np.diag([-1.5, -1.6, 3, 1])

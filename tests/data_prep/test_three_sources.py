@@ -11,7 +11,7 @@ import pytest
 from made_sources import AFFINE, IMAGE_FILE, MAKE, MODULES, SHAPE, files, prepare, voxels
 from support import ROOT
 
-from data_prep.parallel import as_done
+from data_prep.common.parallel import as_done
 from kvseg_monai.errors import InputError
 
 SECTIONS = ("training", "validation", "test")

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from data_prep import uw_madison
-from data_prep.rle import decode, encode
-from data_prep.uw_madison import main, prepare
-from data_prep.uwm_source import BAD_SCANS
-from data_prep.uwm_table import read_table
+from data_prep.uw_madison.layout import BAD_SCANS
+from data_prep.uw_madison.rle import decode, encode
+from data_prep.uw_madison.source import main, prepare
+from data_prep.uw_madison.table import read_table
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import RECORD
+from kvseg_monai.utils.files import RECORD
 
 ROOT = Path(__file__).parents[2]
 SCAN = "case2_day5"
@@ -165,7 +165,7 @@ def test_the_command_tells_a_mistake_in_one_line(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "data_prep.uw_madison",
+        "data_prep.uw_madison.source",
         "--source",
         str(tmp_path),
         "--target",
@@ -179,7 +179,9 @@ def test_the_command_tells_a_mistake_in_one_line(tmp_path):
 
 
 def test_the_commands_start_without_torch():
-    code = "import sys, data_prep.uw_madison, data_prep.phantom; print({'torch', 'monai'} & set(sys.modules))"
+    code = (
+        "import sys, data_prep.uw_madison.source, data_prep.phantom.write; print({'torch', 'monai'} & set(sys.modules))"
+    )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
 

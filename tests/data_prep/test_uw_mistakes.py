@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.uw_madison import main, prepare
+from data_prep.uw_madison.source import main, prepare
 from kvseg_monai.errors import InputError
-from kvseg_monai.files import RECORD
+from kvseg_monai.utils.files import RECORD
 
 SCAN = "case2_day5"
 

@@ -1,0 +1,1 @@
+"""What every source shares: scans converted once, in several processes, split by patient."""

@@ -1,0 +1,1 @@
+"""DICOM MR series, and DICOM SEG objects as their labels."""

@@ -1,0 +1,1 @@
+"""Folders of NIfTI images and masks."""

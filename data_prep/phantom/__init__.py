@@ -1,0 +1,1 @@
+"""A computed phantom in the layout of the UW-Madison GI Tract data."""

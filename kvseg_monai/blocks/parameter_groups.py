@@ -1,0 +1,48 @@
+"""Groups of parameters for the optimizer: what decays, and what learns faster."""
+
+from typing import Any
+
+from torch import nn
+
+from kvseg_monai.blocks.attention import Attention
+
+
+def parameter_groups(
+    network: nn.Module, *, learning_rate: float, weight_decay: float, query_bias_lr_scale: float = 1.0
+) -> list[dict[str, Any]]:
+    """Split the parameters for AdamW: matrices and kernels decay; biases, norms and positional weights do not.
+
+    Args:
+        network: the network.
+        learning_rate: of all but the biases of the queries.
+        weight_decay: of matrices and kernels.
+        query_bias_lr_scale: how many times as fast the biases of the queries learn, in attention without a query those
+            of the keys. Such a bias adds to each logit what depends on the key alone: which tokens all others look at. In
+            a trained QKV attention that can be most of what the logits tell, and the query's matrix with the mean of
+            the tokens says it, C weights for each channel; a key that is its own query has one bias instead, and Adam
+            moves every number by as much.
+    """
+    biases = {id(bias) for bias in query_biases(network)}
+    decayed, free, fast = [], [], []
+    for name, weight in network.named_parameters():
+        if query_bias_lr_scale != 1 and id(weight) in biases:
+            fast.append(weight)
+        else:
+            (decayed if weight.ndim > 1 and "position" not in name else free).append(weight)
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+        {"params": fast, "weight_decay": 0.0, "lr": query_bias_lr_scale * learning_rate},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def query_biases(network: nn.Module) -> list[nn.Parameter]:
+    """Return the bias of whatever makes the queries in each attention of ours: the key's own where it is the query."""
+    found = []
+    for attention in network.modules():
+        if isinstance(attention, Attention):
+            projection = attention.key if attention.query is None else attention.query
+            last = [layer for layer in projection.modules() if isinstance(layer, nn.Linear)][-1]
+            found += [] if last.bias is None else [last.bias]
+    return found

@@ -1,0 +1,60 @@
+"""Overrides as ``python -m monai.bundle run`` takes them (``--network_def#size tiny``), made part of configurations."""
+
+import argparse
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fire.parser import DefaultParseValue
+from monai.bundle import ConfigParser
+
+from kvseg_monai.errors import InputError
+from kvseg_monai.utils.flags import PLACES, takes  # moved
+
+
+class _Override(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, value: Any, option_string: str | None = None) -> None:
+        # As MONAI's command line does it: a dash in a name is an underscore.
+        namespace.overrides[str(option_string)[2:].replace("-", "_")] = value
+
+
+def parse_with_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line in which every option that ``parser`` does not know is an override.
+
+    Args:
+        parser: with the command's own options; abbreviations must be off.
+        arguments: the command line; the value of an override is read as ``monai.bundle run`` reads it, by Fire.
+
+    Returns:
+        The command's own options, and ``overrides``: name -> value.
+    """
+    parser.set_defaults(overrides={})
+    for option in (argument.partition("=")[0] for argument in arguments):
+        if option.startswith("--") and len(option) > 2:
+            with contextlib.suppress(argparse.ArgumentError):  # an option of the command's own, or here twice
+                hidden = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+                parser.add_argument(option, action=_Override, type=DefaultParseValue, **hidden)
+    return parser.parse_args(arguments)
+
+
+def apply_overrides(overrides: Mapping[str, Any], configs: Iterable[ConfigParser]) -> None:
+    """Write each override into every configuration that has its key, in place.
+
+    ``network_def`` takes arguments that it does not name yet, as ``network_def#patch_size``; whether they exist shows
+    when it is built.
+
+    Raises:
+        InputError: when no configuration has the key, or it is a place on this machine.
+    """
+    configs = list(configs)
+    for name, value in overrides.items():
+        if name in PLACES:
+            raise InputError(f"--{name} is a place on this machine and stays out of a bundle that is shared; omit it")
+        takers = [config for config in configs if takes(config, name, only="network_def")]
+        if not takers:
+            raise InputError(
+                f"--{name} is in no configuration of the bundle; its docs/README.md lists the options, and "
+                "configs/*.json hold all names"
+            )
+        for config in takers:
+            config[name] = value

@@ -1,0 +1,33 @@
+from .datalist import read_datalist as read_datalist
+from .dataset import Case as Case
+from .dataset import cases as cases
+from .dataset import class_names as class_names
+from .dataset import notice as notice
+from .dataset import volumes as volumes
+from .nifti_names import VOLUME_SUFFIXES as VOLUME_SUFFIXES
+from .nifti_reader import NiftiReader as NiftiReader
+from .outputs import AtomicNibabelWriter as AtomicNibabelWriter
+from .outputs import all_to_do as all_to_do
+from .outputs import common_root as common_root
+from .outputs import label_map_name as label_map_name
+from .outputs import named_after_image as named_after_image
+from .outputs import pending as pending
+from .readers import VolumeReader as VolumeReader
+
+__all__ = [
+    "VOLUME_SUFFIXES",
+    "AtomicNibabelWriter",
+    "Case",
+    "NiftiReader",
+    "VolumeReader",
+    "all_to_do",
+    "cases",
+    "class_names",
+    "common_root",
+    "label_map_name",
+    "named_after_image",
+    "notice",
+    "pending",
+    "read_datalist",
+    "volumes",
+]

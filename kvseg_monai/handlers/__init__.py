@@ -1,0 +1,5 @@
+"""Handlers of MONAI's and ignite's engines: checkpoints, scores, cases that are refused, training."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,242 @@
+"""Weights on disk: kept while training, found again after an interruption, and never guessed."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+from kvseg_monai.errors import InputError
+from kvseg_monai.utils.files import atomic_write, dated, move, record, refuse_folders, set_aside, write_text
+from kvseg_monai.utils.flags import as_flag
+from kvseg_monai.utils.run_record import RunRecord
+from kvseg_monai.utils.weights import _set_checksum_aside, load_weights, save_whole, weights_digest  # moved
+
+logger = logging.getLogger(__name__)
+
+BEST = "model.pt"
+CANDIDATE = "model_candidate.pt"
+LAST = "last.ckpt"  # no .pt: MONAI Label offers each of these as a model, and by default the one of the shortest name
+RECORD = "training.json"
+
+
+class StrictCheckpointLoader:
+    """Handler that loads weights when an engine starts, strictly (see :func:`load_weights`).
+
+    MONAI's ``CheckpointLoader`` stops with a stack of key names on a misfit and is usually disabled when the file is
+    missing, which leaves random weights; this one says what is wrong. It has MONAI's name in its own, since by that
+    MONAI's federated client, ``MonaiAlgo``, knows what to switch off where it evaluates weights that it was given.
+    """
+
+    def __init__(self, path: str, network: nn.Module, device: torch.device | str = "cpu") -> None:
+        self.path, self.network, self.device = path, _unwrapped(network), device
+
+    def attach(self, engine: Engine) -> None:
+        """Load on ``STARTED``."""
+        engine.add_event_handler(Events.STARTED, lambda: load_weights(self.network, self.path, device=self.device))
+
+
+LoadWeights = StrictCheckpointLoader  # the name in bundles that were packed earlier
+
+
+class Checkpoints:
+    """Handler that writes ``model.pt`` (best validation score) and ``last.ckpt`` (all that a resumed run needs).
+
+    Beside them ``training.json`` says how they came to be. All appear only when whole, after every epoch that was
+    validated and at the end, so that a run may be killed at any time. With ``resume`` a run goes on from ``last.ckpt``,
+    the best score so far included, where MONAI's ``CheckpointSaver`` would let the first epoch after a resume replace
+    a better model. A run without any score keeps its last weights.
+
+    A ``model.pt`` that was there before is not touched while a run lasts: its score on the same validation cases is
+    measured first, the run writes ``model_candidate.pt``, and only when it is done and has scored higher does that
+    take the place of ``model.pt``, which is kept under a name with its date. So a training that breaks or ends worse,
+    as one in MONAI Label on a few cases may, never costs the model that is in use. What else an earlier run left is
+    renamed, not overwritten. An engine that runs again where it stopped, as in each round of federated training, goes
+    on with the same run.
+
+    Args:
+        folder: where the files are.
+        network: whose weights are the model.
+        parts: further objects with a state dict, such as optimizer and scheduler, by name.
+        evaluator: MONAI evaluator with a key metric; None keeps the newest weights as the best.
+        resume: go on from ``last.ckpt`` where there is one; true or false, also as text.
+        device: where weights are loaded to.
+
+    Raises:
+        InputError: at the start, where the ``model.pt`` that is there belongs to another network, a folder is where a
+            file goes, or ``resume`` would replace weights that the network was given since the handler was made.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        network: nn.Module,
+        *,
+        parts: Mapping[str, Any],
+        evaluator: Engine | None = None,
+        resume: bool | str = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.folder = Path(folder)
+        self.network, self.parts, self.evaluator = _unwrapped(network), dict(parts), evaluator
+        self.resume, self.device = as_flag(resume, "resume"), device
+        self.best = -float("inf")
+        self.rival: float | None = None  # the score of the model that was there
+        self.record: RunRecord | None = None
+        self.made = weights_digest(self.network) if self.resume else ""
+
+    def attach(self, engine: Engine) -> None:
+        """Restore on ``STARTED``, save on ``EPOCH_COMPLETED``, decide on ``COMPLETED``; attach after the validation."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._save)
+        engine.add_event_handler(Events.COMPLETED, self._decide)
+
+    def _start(self, engine: Engine) -> None:
+        if self.record is not None and engine.state.epoch > 0:
+            return
+        candidate = self.folder / CANDIDATE
+        names = (BEST, LAST, RECORD, CANDIDATE, record_of(candidate).name)
+        refuse_folders(self.folder / name for name in names)  # before hours, not after them
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.resume and (self.folder / LAST).is_file():
+            self._restore(engine)
+        else:
+            self.rival = self._score_of_earlier_model() if (self.folder / BEST).is_file() else None
+            if _is_first_process():
+                leftover = [self.folder / LAST, candidate, record_of(candidate)]
+                keep_earlier_run(*leftover, *([self.folder / RECORD] if self.rival is None else []))
+        self.record = RunRecord(self.network, self.device, earlier=_told_in(record_of(self._target)))
+
+    @property
+    def _target(self) -> Path:
+        return self.folder / (BEST if self.rival is None else CANDIDATE)
+
+    def _score_of_earlier_model(self) -> float:
+        """Measure ``model.pt`` on this run's validation cases; the network is as before afterwards."""
+        own = {name: weight.clone() for name, weight in self.network.state_dict().items()}
+        load_weights(self.network, self.folder / BEST, device=self.device)
+        score = -float("inf")
+        if self.evaluator is not None:
+            with self.evaluator.add_event_handler(Events.EPOCH_COMPLETED, self.evaluator.terminate):
+                self.evaluator.run(0)  # epoch 0, which is none of the run's; MONAI would go on with epoch 1
+            score = _number(self.evaluator)
+            logger.info("the %s that is there scores %.4f; it stays until this run ends higher", BEST, score)
+        self.network.load_state_dict(own)
+        return score
+
+    def _restore(self, engine: Engine) -> None:
+        path = self.folder / LAST
+        if weights_digest(self.network) != self.made:
+            raise InputError(
+                f"the network was given weights, as in federated training, and resume would replace them by those of "
+                f"{path}; leave resume out"
+            )
+        saved = load_weights(self.network, path, device=self.device)
+        for name, part in self.parts.items():
+            part.load_state_dict(saved[name])
+        engine.state.epoch, engine.state.iteration = saved["epoch"], saved["iteration"]
+        self.best, self.rival = saved["best"], saved["rival"]
+        if saved["epoch"] >= engine.state.max_epochs:
+            raise InputError(
+                f"{path} has {saved['epoch']} epochs already and --max_epochs is {engine.state.max_epochs}; "
+                "raise --max_epochs to train on, or leave --resume out to start anew"
+            )
+        logger.info("training goes on after epoch %d (%s)", saved["epoch"], path)
+
+    def _save(self, engine: Engine) -> None:
+        if not _is_first_process():
+            return
+        score = self._score(engine)
+        at_end = engine.state.epoch >= engine.state.max_epochs
+        if score is None and not at_end:
+            return
+        weights = self.network.state_dict()
+        better = score is not None and score > self.best
+        if better or (at_end and self.best == -float("inf")):
+            self.best = score if better else self.best
+            save_whole(weights, self._target)
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+        save_whole(
+            {"network": weights, **state, **progress, "best": self.best, "rival": self.rival}, self.folder / LAST
+        )
+        told = {**self.record.facts(), "epochs": engine.state.epoch}
+        write_text(record_of(self._target), json.dumps(told, indent=1) + "\n", keep=True)
+
+    def _score(self, engine: Engine) -> float | None:
+        """Return this epoch's validation score, None where it was not validated."""
+        if self.evaluator is None:
+            return float(engine.state.epoch)
+        return _number(self.evaluator) if self.evaluator.state.epoch == engine.state.epoch else None
+
+    def _decide(self, engine: Engine) -> None:
+        """Let the candidate take the place of the model that was there, if it scored higher."""
+        candidate = self.folder / CANDIDATE
+        if self.rival is None or not _is_first_process() or not candidate.is_file():
+            return
+        if self.best > self.rival:
+            model = self.folder / BEST
+            keep_earlier(model)
+            move(record_of(candidate), record_of(model))
+            _set_checksum_aside(model)
+            move(candidate, model)
+            self.rival = None
+        else:
+            logger.warning(
+                "this run's best validation score is %.4f, that of the %s that was there %.4f: %s stays, and the new "
+                "weights are kept as %s; to use them all the same: python -m kvseg_monai.deploy BUNDLE --weights %s",
+                *(self.best, BEST, self.rival, BEST, CANDIDATE, candidate),
+            )
+
+
+def record_of(weights: Path) -> Path:
+    """Return where it stands how weights came to be: ``training.json`` for ``model.pt``, and so on."""
+    return weights.with_name(f"training{weights.stem.removeprefix(Path(BEST).stem)}.json")
+
+
+def _told_in(record: Path) -> dict[str, Any]:
+    """Return what an earlier run told of itself, nothing where the file is not one that a run writes."""
+    try:
+        told = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) and isinstance(told.get("seconds"), int | float) else {}
+
+
+def keep_earlier(model: Path) -> None:
+    """Copy a model that is about to be replaced, and its record, to names with its date, and say so."""
+    if not model.is_file():
+        return
+    kept = dated(model, companion=record_of)
+    for path, copy in ((model, kept), (record_of(model), record_of(kept))):
+        if path.is_file():
+            with atomic_write(copy) as temporary:
+                shutil.copy2(path, temporary)
+            if not path.is_symlink():
+                record(path.parent, [path.name])  # whoever wrote it: its content is kept, and it may be replaced
+    logger.warning("%s is replaced; the earlier one is kept as %s", model, kept.name)
+
+
+def keep_earlier_run(*paths: Path) -> None:
+    """Rename what an earlier run left to names with their date, and say so."""
+    for path in paths:
+        if os.path.lexists(path):
+            logger.warning("an earlier %s was there; it is kept as %s", path.name, set_aside(path).name)
+
+
+def _number(evaluator: Engine) -> float:
+    return float(evaluator.state.metrics[evaluator.state.key_metric_name])
+
+
+def _unwrapped(network: nn.Module) -> nn.Module:
+    return network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
+
+
+def _is_first_process() -> bool:
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0

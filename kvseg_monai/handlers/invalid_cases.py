@@ -1,0 +1,146 @@
+"""What becomes of cases that the input guard refuses: told all at once before a training, left out of batch work.
+
+``python -m monai.bundle run`` ends with exit code 2 where a case was refused, also where the others were finished.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from multiprocessing.pool import ThreadPool
+from typing import Any
+
+from ignite.engine import Engine, Events
+from monai.data import Dataset
+from monai.transforms import Compose
+from tqdm.auto import tqdm
+
+from kvseg_monai.data.dataset import Case
+from kvseg_monai.errors import InputError, find_input_error
+from kvseg_monai.utils.flags import as_flag
+
+logger = logging.getLogger(__name__)
+
+REFUSED = "refused"
+
+
+class GuardedDataset(Dataset):
+    """MONAI's dataset in which a case that a transform refuses is ``{"refused": sentence}``, so that others go on."""
+
+    def __getitem__(self, index: int) -> Any:
+        """Return the case, prepared, or the sentence that says why not."""
+        try:
+            return super().__getitem__(index)
+        except Exception as error:
+            return {REFUSED: _sentence(error)}
+
+
+class SkipBadCases:
+    """Goes on with the next case where one is refused: ``iteration_update`` and handler of a MONAI evaluator.
+
+    A case counts as refused when :class:`GuardedDataset` says so, or when the evaluator's iteration, postprocessing
+    included, raises an :class:`InputError`. Then the batch and the output are empty lists. The sentences are logged as
+    they come, kept in ``engine.state.refused``, and told at the end by :meth:`tell`.
+    """
+
+    def __init__(self) -> None:
+        self.refused: list[str] = []
+        self.cases = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Forget an earlier run on ``STARTED``."""
+        engine.add_event_handler(Events.STARTED, self._start)
+
+    def _start(self, engine: Engine) -> None:
+        self.refused = engine.state.refused = []
+        self.cases = 0
+
+    def __call__(self, engine: Engine, batch: dict[str, Any]) -> Any:
+        """Do what the evaluator would do with a batch, unless it is refused."""
+        self.cases += 1
+        sentences = batch.get(REFUSED, [])
+        if not sentences:
+            try:
+                return engine._iteration(engine, batch)  # what MONAI calls where no iteration_update is given
+            except Exception as error:
+                sentences = [_sentence(error)]
+        for sentence in sentences:
+            logger.warning("refused: %s", sentence)
+        self.refused.extend(sentences)
+        engine.state.batch = []
+        return []
+
+    def tell(self) -> None:
+        """Say at the end of a run which cases were refused.
+
+        Raises:
+            InputError: with all sentences, where there are any.
+        """
+        if self.refused:
+            done = self.cases - len(self.refused)
+            raise InputError(f"{_all_of(self.refused, self.cases)}\n{done} case(s) are finished")
+
+
+def valid_cases(
+    sections: Mapping[str, Sequence[Case]], *, transforms: Sequence[Any], skip: bool | str = False, workers: int = 2
+) -> dict[str, list[Case]]:
+    """Try to load all cases before a training, and return those that the guard lets pass.
+
+    Args:
+        sections: the cases of training and validation, by name.
+        transforms: that load and check a case.
+        skip: leave bad cases out with a warning; else they stop the training. True or false, also as text.
+        workers: threads.
+
+    Raises:
+        InputError: naming every bad case, or a section of which none is left.
+    """
+    skip = as_flag(skip, "skip_bad_cases")
+    cases = [case for section in sections.values() for case in section]
+    with ThreadPool(workers) as pool:
+        outcomes = pool.imap(partial(_attempt, Compose(transforms)), cases)
+        sentences = list(tqdm(outcomes, total=len(cases), desc="checking the cases", unit="case"))
+    refused = [sentence for sentence in sentences if sentence]
+    if refused and not skip:
+        raise InputError(f"{_all_of(refused, len(cases))}\ncorrect them, or leave them out by --skip_bad_cases true")
+    for sentence in refused:
+        logger.warning("left out: %s", sentence)
+    verdict = iter(sentences)
+    sound = {name: [case for case in section if next(verdict) is None] for name, section in sections.items()}
+    for name, section in sound.items():
+        if not section:
+            raise InputError(f"{_all_of(refused, len(cases))}\nno {name} case is left; correct them")
+    return sound
+
+
+def require_cases(training: Sequence[Case], validation: Sequence[Case]) -> None:
+    """Refuse a training without a case to train or to validate on, which is what MONAI Label hands over at first.
+
+    Raises:
+        InputError: saying how many there are.
+    """
+    if not training or not validation:
+        raise InputError(
+            f"there are {len(training)} labelled cases to train on and {len(validation)} to validate on, and at least "
+            "one of each is needed; label more cases (in MONAI Label three, or two with a val_split of 0.5; a "
+            "val_split of 0 leaves none to validate on)"
+        )
+
+
+def _attempt(load: Compose, case: Case) -> str | None:
+    try:
+        load(case)
+    except Exception as error:
+        return _sentence(error)
+    return None
+
+
+def _sentence(error: Exception) -> str:
+    """Return what is wrong with the case; a defect of ours is raised again."""
+    mistake = find_input_error(error)
+    if mistake is None:
+        raise error
+    return str(mistake)
+
+
+def _all_of(sentences: Sequence[str], cases: int) -> str:
+    return "\n".join([f"{len(sentences)} of {cases} cases refused:", *(f"  {sentence}" for sentence in sentences)])

@@ -1,0 +1,21 @@
+from .checks import CheckLabelsd as CheckLabelsd
+from .checks import CheckVolumed as CheckVolumed
+from .save_dicom_seg import SaveDicomSegd as SaveDicomSegd
+from .save_dicom_seg import write_dicom_seg as write_dicom_seg
+from .slices import CASE as CASE
+from .slices import RandSlicesd as RandSlicesd
+from .slices import SpacingOfKeysd as SpacingOfKeysd
+from .slices import StackSlicesd as StackSlicesd
+from .slices import body_mask as body_mask
+
+__all__ = [
+    "CASE",
+    "CheckLabelsd",
+    "CheckVolumed",
+    "RandSlicesd",
+    "SaveDicomSegd",
+    "SpacingOfKeysd",
+    "StackSlicesd",
+    "body_mask",
+    "write_dicom_seg",
+]
