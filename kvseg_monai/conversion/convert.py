@@ -75,7 +75,8 @@ def to_kv(network: nn.Module, attention: str = "kv", warm_start: bool = True, im
         network: any module with a ``SABlock`` or a ``WindowAttention`` somewhere below it.
         attention: ``kv``, or ``kv_pos`` (``SABlock`` alone), which adds 50 parameters per block.
         warm_start: take the key that is closest to the trained query and key (see
-            :mod:`kvseg_monai.conversion.closest_key`); the position of ``kv_pos`` then starts as none at all. False draws the key afresh, as ``torch.nn.Linear``
+            :mod:`kvseg_monai.conversion.closest_key`); the position of ``kv_pos`` then starts as none at all. False
+            draws the key afresh, as ``torch.nn.Linear``
             initialises itself, which is how both sources do it: right for a network that was never trained.
         images: a batch as in training, without labels, for the warm start: the key is then the closest on the tokens
             of these images, which is much closer. None fits the weights alone.

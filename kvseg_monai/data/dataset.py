@@ -2,7 +2,8 @@
 
 A datalist is ``datalist.json``: lists ``training``, ``validation`` and ``test`` of {image, label, patient} with paths
 relative to the file, and ``labels``, a table from label value to name (see :mod:`kvseg_monai.data.datalist`). A
-training needs ``training`` alone: without ``validation`` some of its patients are held out. No list ever stands for another.
+training needs ``training`` alone: without ``validation`` some of its patients are held out. No list ever stands for
+another.
 """
 
 import logging
@@ -128,7 +129,8 @@ def volumes(
     """Return what to segment: of a datalist the test cases, of a folder all NIfTI files and DICOM MR volumes below it.
 
     A NIfTI file has the name that the user gave it, also where that is a link (see :mod:`kvseg_monai.data.search`). A
-    DICOM volume is named by its series number and a hash, not by its files (see :mod:`kvseg_monai.dicom.listing`). What is
+    DICOM volume is named by its series number and a hash, not by its files (see :mod:`kvseg_monai.dicom.listing`).
+    What is
     left out of a folder by rule is told; what is at fault there is returned, for its reading to tell.
 
     Args:

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from kvseg_monai.report import study_figures as figures
 from kvseg_monai.report.figures import as_file
 from kvseg_monai.report.page import Rows, describe_report, describe_versions, duration, write_page
-from kvseg_monai.study import compare
+from kvseg_monai.study import compare, figures
 from kvseg_monai.study.compare import MEAN, Table
 from kvseg_monai.study.dataset import find_datalist
 from kvseg_monai.study.plan import Study
