@@ -109,33 +109,33 @@ def preparing(line: str, source: str) -> list[Way]:
 
 MASKS = "--labels 0=background,1=bowel --patient '(p[0-9]+)'"
 ROWS: dict[str, list[Way] | Nothing] = {
-    "data_prep.common.benchmark": Nothing(
+    "data_prep.benchmark": Nothing(
         "it prepares into temporary folders",
         f"nifti --rounds 1 --workers 1 --source nifti {MASKS}",
     ),
-    "data_prep.dicom.source": preparing(PREPARED.replace("0.34", "0"), "dicom"),
-    "data_prep.nifti.source": preparing(f"{MASKS} {PREPARED}", "nifti"),
-    "data_prep.phantom.write": [Way("--scans 1 --slices 1 --workers 1 --target {target}", None, "out", "--overwrite")],
-    "data_prep.png_pairs.source": preparing(f"{MASKS} --spacing 1.5 --slice-gap 3 {PREPARED}", "png"),
-    "data_prep.uw_madison.source": preparing("--workers 1", "raw"),
-    "kvseg_monai.cost.training_step": Nothing("it measures", f"{WHERE} --dataset_dir data --epochs 1 --image_size 64"),
-    "kvseg_monai.cost.complexity": Nothing(
+    "data_prep.dicom": preparing(PREPARED.replace("0.34", "0"), "dicom"),
+    "data_prep.nifti": preparing(f"{MASKS} {PREPARED}", "nifti"),
+    "data_prep.phantom": [Way("--scans 1 --slices 1 --workers 1 --target {target}", None, "out", "--overwrite")],
+    "data_prep.png_pairs": preparing(f"{MASKS} --spacing 1.5 --slice-gap 3 {PREPARED}", "png"),
+    "data_prep.uw_madison": preparing("--workers 1", "raw"),
+    "kvseg_monai.benchmark": Nothing("it measures", f"{WHERE} --dataset_dir data --epochs 1 --image_size 64"),
+    "kvseg_monai.complexity": Nothing(
         "it prints; --readme changes what stands between two markers (tests/test_complexity.py)",
         "--nets SETR --readme notes.txt",
     ),
-    "kvseg_monai.conversion.convert": [
+    "kvseg_monai.convert": [
         Way("--config_file {source} --weights unetr.pt --target {target}", "unetr.json", "kv.pt", "--overwrite"),
         Way("--config_file unetr.json --weights {source} --target {target}", "unetr.pt", "kv.pt", "--overwrite"),
     ],
-    "kvseg_monai.report.curves": [
+    "kvseg_monai.curves": [
         Way("--runs a={source} --target {target}", "run", "out.png"),
         Way("--runs a={source} --target curves.png --csv {target}", "run", "out.csv"),
     ],
-    "kvseg_monai.bundle.deploy": [
+    "kvseg_monai.deploy": [
         Way("{target} --weights {source}", "weights.pt", "bundle", keeps=True, harmless=("around",))
     ],
     "kvseg_monai.dicom.isolated": Nothing("it answers on its standard output"),
-    "kvseg_monai.transforms.dicom_seg": [
+    "kvseg_monai.dicom_seg": [
         Way(f"--prediction {{source}} --series dicom --target {{target}} {MAP}", "map.nii.gz", "a.dcm", "--overwrite"),
         Way(f"--prediction map.nii.gz --series {{source}} --target {{target}} {MAP}", "dicom", "a.dcm", "--overwrite"),
     ],
@@ -144,7 +144,7 @@ ROWS: dict[str, list[Way] | Nothing] = {
         Way("--studies nifti --dataset_dir {source} --target {target} --port 0", "data", works=False),
     ],
     "kvseg_monai.label.orthanc": [Way("--target {target}")],
-    "kvseg_monai.bundle.pack": [  # into a folder its two files go, which may hold all else
+    "kvseg_monai.pack": [  # into a folder its two files go, which may hold all else
         Way(f"{ROOT}/bundles/{BUNDLE} --weights {{source}} {PACKED}", "weights.pt", **ZIPPED),
         Way(f"{{source}} --weights weights.pt {PACKED}", BUNDLE, **ZIPPED),
         Way(f"{ROOT}/bundles/{BUNDLE} --weights weights.pt --dataset_dir {{source}} {PACKED}", "data", **ZIPPED),
@@ -205,9 +205,9 @@ def test_every_command_has_a_row():
 def world(tmp_path_factory) -> Path:
     """A folder with all that the commands read: prepared data that we wrote, originals, weights, an evaluation."""
     folder = tmp_path_factory.mktemp("world")
-    call("data_prep.phantom.write", ["--target", "raw", "--scans", "4", "--slices", "3", "--workers", "1"], folder)
+    call("data_prep.phantom", ["--target", "raw", "--scans", "4", "--slices", "3", "--workers", "1"], folder)
     fractions = ["--validation-fraction", "0.34", "--test-fraction", "0.34"]
-    call("data_prep.uw_madison.source", ["--source", "raw", "--target", "data", "--workers", "1", *fractions], folder)
+    call("data_prep.uw_madison", ["--source", "raw", "--target", "data", "--workers", "1", *fractions], folder)
     make_originals(folder)
     make_evaluation(folder / "evaluation")
     write_series(folder / "dicom", image(), AXIAL)
@@ -273,7 +273,8 @@ def plan_study(folder: Path) -> None:
 def call(command: str, arguments: list[str], folder: Path) -> tuple[int, str]:
     """Run a command in a folder; return the exit code and what it told as a mistake. A defect is raised."""
     arguments = list(map(str, arguments))
-    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
         patch.setattr(sys, "argv", [command, *arguments])
         try:
             if command.startswith("bundle "):

@@ -9,8 +9,10 @@ import numpy as np
 from dicom_files import reference, series_uid, write_segmentation, write_series
 from PIL import Image
 
-from data_prep import dicom, nifti, png_pairs
 from data_prep.common.volume_set import run
+from data_prep.dicom import source as dicom
+from data_prep.nifti import source as nifti
+from data_prep.png_pairs import source as png_pairs
 from kvseg_monai.utils.files import RECORD
 
 MODULES = {"dicom": dicom, "nifti": nifti, "png_pairs": png_pairs}

@@ -24,7 +24,7 @@ from made_raw import CLASSES, RawSource
 from made_sources import AFFINE, TABLE, prepare
 from PIL import Image
 
-from data_prep import uw_madison
+from data_prep.uw_madison import source as uw_madison
 from data_prep.uw_madison.rle import decode
 from kvseg_monai.errors import InputError
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import phantom
+from data_prep.phantom import write as phantom
 from data_prep.phantom.write import SIZES, draw_scan, main, plan_scans, write_phantom
 from data_prep.uw_madison.layout import BAD_SCANS
 from data_prep.uw_madison.rle import decode

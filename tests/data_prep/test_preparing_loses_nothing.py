@@ -11,10 +11,11 @@ import pytest
 from made_raw import RawSource
 from made_sources import IMAGE_FILE, MAKE, MODULES, files, make_nifti, prepare
 
-from data_prep import phantom, uw_madison
-from data_prep import target as target_module
+from data_prep.common import target as target_module
 from data_prep.common.benchmark import time_both
+from data_prep.phantom import write as phantom
 from data_prep.phantom.write import write_phantom
+from data_prep.uw_madison import source as uw_madison
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.files import RECORD, write_text
 

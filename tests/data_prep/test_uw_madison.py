@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import uw_madison
+from data_prep.uw_madison import source as uw_madison
 from data_prep.uw_madison.layout import BAD_SCANS
 from data_prep.uw_madison.rle import decode, encode
 from data_prep.uw_madison.source import main, prepare

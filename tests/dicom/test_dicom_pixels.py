@@ -13,7 +13,7 @@ from pydicom import uid
 from pydicom.data import get_testdata_file
 
 from data_prep.common.parallel import as_done
-from kvseg_monai.dicom import apart, find_series
+from kvseg_monai.dicom import find_series, isolated
 from kvseg_monai.errors import InputError
 
 AFFINE = np.diag([-1.5, -1.5, 3, 1])
@@ -214,7 +214,7 @@ def test_a_decoder_that_complains_or_dies_takes_nothing_with_it(tmp_path):
         load(tmp_path)
     paths[1].write_bytes(whole)
     np.testing.assert_array_equal(load(tmp_path), voxels)
-    apart._child(os.getpid()).kill()
+    isolated._child(os.getpid()).kill()
     with pytest.raises(InputError, match=r"IM0000 cannot be decoded"):
         load(tmp_path)
     np.testing.assert_array_equal(load(tmp_path), voxels)

@@ -12,7 +12,7 @@ from monai.transforms import Compose, LoadImaged
 from skimage.io import imsave
 from support import make_volume
 
-from data_prep import uw_madison
+from data_prep.uw_madison import source as uw_madison
 from kvseg_monai.data.readers import VolumeReader
 from kvseg_monai.errors import InputError, find_input_error
 from kvseg_monai.transforms.checks import CheckLabelsd, CheckVolumed
