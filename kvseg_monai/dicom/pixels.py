@@ -56,6 +56,11 @@ def decode_slices(frames: Sequence[Frame]) -> np.ndarray:
 
 def decode(header: Header) -> np.ndarray:
     """Stored values (frames, rows, columns) of one file; see :func:`decode_file`."""
+    if header.syntax == uid.JPEGExtended12Bit and header.bits > 8:
+        raise InputError(
+            f"{header.path} is compressed as lossy JPEG of {header.bits} bits, and no decoder here reads more than 8; "
+            "export it uncompressed or without loss"
+        )
     if header.syntax not in APART:
         return decode_file(header.path)
     from kvseg_monai.dicom.apart import decode_apart  # which decodes by this module
