@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from pydicom import uid
 
 from kvseg_monai.dicom.decode import ISOLATED, decode_file
 from kvseg_monai.dicom.frames import Frame, Header
@@ -35,6 +36,11 @@ def decode_slices(frames: Sequence[Frame]) -> np.ndarray:
 
 def decode(header: Header) -> np.ndarray:
     """Stored values (frames, rows, columns) of one file; see :func:`decode_file`."""
+    if header.syntax == uid.JPEGExtended12Bit and header.bits > 8:
+        raise InputError(
+            f"{header.path} is compressed as lossy JPEG of {header.bits} bits, and no decoder here reads more than 8; "
+            "export it uncompressed or without loss"
+        )
     if header.syntax not in ISOLATED:
         return decode_file(header.path)
     return decode_isolated(header.path)

@@ -11,6 +11,7 @@ import pytest
 from dicom_files import SYNTAXES, compress, series_uid, write_series
 from pydicom import uid
 from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate
 
 from data_prep.common.parallel import as_done
 from kvseg_monai.dicom import find_series, isolated
@@ -227,6 +228,17 @@ def test_a_forked_process_has_a_child_of_its_own(tmp_path):
     np.testing.assert_array_equal(load(tmp_path), voxels)
     for _, found in as_done(load, [tmp_path] * 4, workers=2):
         np.testing.assert_array_equal(found, voxels)
+
+
+def test_lossy_jpeg_of_12_bits_is_not_called_damaged(tmp_path):
+    for path in write_series(tmp_path, make_voxels(), AFFINE):
+        change(path, BitsStored=12, HighBit=11)
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = uid.JPEGExtended12Bit
+        dataset.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
+        dataset.save_as(path)
+    with pytest.raises(InputError, match=r"IM0000 is compressed as lossy JPEG of 12 bits, and no decoder here reads"):
+        load(tmp_path)
 
 
 def test_the_child_stops_at_the_first_damaged_file():
