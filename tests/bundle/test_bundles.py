@@ -197,7 +197,7 @@ def test_every_workflow_checks_right_after_loading(bundle, workflow):
     """Images everywhere, and labels where there are some."""
     lists = list(transform_lists(json.loads(Path(config(bundle, workflow)).read_text())))
     loading = [names for names in lists if "LoadImaged" in names]
-    guards = ["kvseg_monai.transforms.checks.CheckVolumed"] + ["kvseg_monai.transforms.checks.CheckLabelsd"] * (
+    guards = ["kvseg_monai.transforms.CheckVolumed"] + ["kvseg_monai.transforms.CheckLabelsd"] * (
         workflow != "inference"
     )
     assert loading

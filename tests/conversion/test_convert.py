@@ -400,7 +400,7 @@ def test_bundle_definition_and_command_line(tmp_path, monkeypatch, capsys):
     torch.save(source.state_dict(), tmp_path / "model.pt")
     (tmp_path / "base.json").write_text(json.dumps({"network_def": {**DEFINITION, "num_layers": 7}}))
     (tmp_path / "train.json").write_text(json.dumps({"network_def#num_layers": 2}))
-    definition = {"_target_": "kvseg_monai.conversion.convert.converted", "network": DEFINITION}
+    definition = {"_target_": "kvseg_monai.conversion.converted", "network": DEFINITION}
     network = ConfigParser({"net": {**definition, "weights": str(tmp_path / "model.pt")}}).get_parsed_content("net")
     assert isinstance(network, ViT)
     torch.testing.assert_close(converted(source).state_dict(), network.state_dict())
