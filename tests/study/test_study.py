@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 from ignite.engine import Events
+from made_study import make_study
 from PIL import Image
 from support import ROOT, names_in
 
@@ -27,7 +28,7 @@ from kvseg_monai.study.arm import Job, open_training
 from kvseg_monai.study.dataset import FOLDER, data_record, write_datalist
 from kvseg_monai.study.plan import read_study, select
 from kvseg_monai.study.state import arms_dir, configuration, refuse_other_configurations, write_configuration
-from kvseg_monai.utils.files import RECORD, is_ours
+from kvseg_monai.utils.files import RECORD
 
 SPLIT = {
     "training": ["person0", "person1", "person2"],
@@ -296,13 +297,22 @@ def test_results_of_the_users_are_told_before_an_arm_is_made(study, name):
     assert not (study.parent / "out" / "arms").exists()
 
 
-def test_results_of_a_study_that_was_made_before_there_were_records_are_renewed(finished, tmp_path):
-    out = Path(shutil.copytree(finished[0].parent / "out", tmp_path / "out"))
-    for record in out.rglob(RECORD):
-        record.unlink()
-    names = [folder.name for folder in (out / "arms").glob("setr-*")]
-    assert sorted(results.gather(out / "arms", names, out)) == sorted(names)
-    assert all(is_ours(out / name) for name in results.GATHERED)
+def test_results_of_a_study_that_was_made_before_there_were_records_are_renewed(tmp_path):
+    """What is exactly what its finished arms give is ours; what somebody changed is not."""
+    plan = read_study(make_study(tmp_path, nets=("setr",), seeds=1, patients=3))
+    last = arms_dir(plan) / plan.arms[-1].name / results.RECORD
+    gather = partial(results.gather, arms_dir(plan), [arm.name for arm in plan.arms], plan.output_dir)
+    last.rename(tmp_path / "arm.json")
+    assert len(gather()) == 2
+    (plan.output_dir / RECORD).unlink()
+    assert len(gather()) == 2
+    (tmp_path / "arm.json").rename(last)
+    assert len(gather()) == 3
+    assert {row["attention"] for row in read_csv(plan.output_dir / "results.csv")} == {"qkv", "kv", "kv_pos"}
+    (plan.output_dir / RECORD).unlink()
+    (plan.output_dir / "curves.csv").write_text("notes of mine")
+    with pytest.raises(InputError, match=r"curves\.csv is there and was not written by kvseg_monai"):
+        gather()
 
 
 @pytest.mark.parametrize(
