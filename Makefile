@@ -81,7 +81,7 @@ orthanc: $(LABEL_VENV)/installed
 	$(LABEL_RUN) -m kvseg_monai.label.orthanc --port 8042
 
 test-label: $(LABEL_VENV)/installed
-	$(LABEL_RUN) -m pytest -m label tests/label/test_label_server.py tests/label/test_label_dicomweb.py
+	$(LABEL_RUN) -m pytest -m label tests/label/test_label_server.py tests/label/test_label_http.py tests/label/test_label_dicomweb.py
 
 test: install
 	$(RUN) -m pytest

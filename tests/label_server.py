@@ -66,10 +66,10 @@ def wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
 
 
 @contextmanager
-def running(line: Sequence[str], *, log: Path, address: str, environ: dict[str, str] | None = None):
+def running(line: Sequence[str], *, log: Path, address: str, environ: dict[str, str] | None = None, cwd: Path = ROOT):
     """Run a server until the block ends."""
     with log.open("w") as stream:
-        process = subprocess.Popen(line, cwd=ROOT, env=environ, stdout=stream, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(line, cwd=cwd, env=environ, stdout=stream, stderr=subprocess.STDOUT)
     try:
         wait_for(address, process, log)
         yield process
@@ -83,14 +83,23 @@ def running(line: Sequence[str], *, log: Path, address: str, environ: dict[str, 
 
 
 @contextmanager
-def label_server(folder: Path, studies: str | Path, *, bundles: Sequence[str], weights: Sequence[Path], options=TINY):
+def label_server(
+    folder: Path,
+    studies: str | Path,
+    *,
+    bundles: Sequence[str],
+    weights: Sequence[Path],
+    options=TINY,
+    cwd: Path = ROOT,
+):
     """Start MONAI Label; give its client and the folder of its models."""
     from monailabel.client import MONAILabelClient
 
     address = f"http://127.0.0.1:{(port := free_port())}"
     given = ["--bundle", *bundles, "--weights", *map(str, weights), "--studies", str(studies), "--target", str(folder)]
     line = [sys.executable, "-m", "kvseg_monai.label", *given, "--port", str(port), *options]
-    with running(line, log=folder.with_suffix(".log"), address=f"{address}/info/", environ=environment()):
+    places = {"log": folder.with_suffix(".log"), "environ": environment(), "cwd": cwd}
+    with running(line, address=f"{address}/info/", **places):
         yield MONAILabelClient(address, tmpdir=str(folder)), folder / "app" / "model"
 
 

@@ -91,6 +91,7 @@ def command(app: Path, studies: str, *, models: Sequence[str], port: int) -> lis
     }
     configuration = [part for name, value in options.items() for part in ("--conf", name, value)]
     start = [sys.executable, "-m", "monailabel.main", "start_server", "--app", str(app), "--studies", studies]
+    start += ["--uvicorn_app", "kvseg_monai.label.web:app"]
     return [*start, "--host", HOST, "--port", str(port), *configuration]
 
 

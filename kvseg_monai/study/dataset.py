@@ -15,7 +15,7 @@ from kvseg_monai.data.nifti_file import open_nifti
 from kvseg_monai.data.nifti_names import why_no_file
 from kvseg_monai.errors import InputError
 from kvseg_monai.study.plan import Study
-from kvseg_monai.utils.files import write_text
+from kvseg_monai.utils.files import refuse_foreign, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +51,11 @@ def write_datalist(study: Study) -> None:
             _labelled(dataset_dir, patient, entry) for patient in patients for entry in entries[patient]
         ]
     text = json.dumps(datalist, indent=1) + "\n"
-    path = find_datalist(study.output_dir)
+    path, target = find_datalist(study.output_dir), study.output_dir / FOLDER / FILE
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        refuse_foreign([target])
         _check_labels(dataset_dir, datalist)
-    write_text(study.output_dir / FOLDER / FILE, text)
+    write_text(target, text)
 
 
 def _compare_patients(dataset_dir: Path, split: Mapping[str, list[str]], entries: Mapping[str, Any]) -> None:

@@ -54,6 +54,9 @@ def test_a_study_of_a_dicom_server_is_segmented_and_the_label_goes_back(orthanc,
         file, told = client.infer(NAME, SERIES, {"result_extension": ".nii.gz"})
         assert list(told["label_names"]) == list(CODES)
         found = nib.load(file)
+        for name in ("", "..", "../dicom", "1.2.3", str(tmp_path)):
+            answer = requests.post(f"{client.get_server_url()}/infer/{NAME}", params={"image": name}, timeout=60)
+            assert (answer.status_code, "there is no image" in answer.json()["detail"]) == (404, True)
         turned = onto_grid(found.get_fdata(), found.affine, shape=volume.shape, target=volume.affine)
         assert turned is not None
         assert len(np.unique(turned)) > 1
