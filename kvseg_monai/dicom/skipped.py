@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-NOT_DICOM = "not DICOM"
+NOT_DICOM = "not a DICOM file"
 ARCHIVES = {".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
 MOST_KINDS = 8  # that one sentence names
 

@@ -117,7 +117,7 @@ def test_a_messy_folder(tmp_path):
         "1 file: a second copy of a slice (first: z.dcm)",
         "6 files: modality CT, only MR is read (first: ct/IM0000)",
         "1 file: modality SR, only MR is read (first: report)",
-        "1 file: not DICOM (1 .txt) (first: notes.txt)",
+        "1 file: not a DICOM file (1 .txt) (first: notes.txt)",
     ]
 
 

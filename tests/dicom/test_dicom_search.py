@@ -143,12 +143,12 @@ def test_what_is_not_dicom_is_counted_by_ending(tmp_path, caplog):
     (sentence,) = told(tmp_path / "in")
     for kind in KINDS.replace(";", ",").split(", "):
         assert kind in sentence
-    assert sentence.startswith("10 files: not DICOM (")
+    assert sentence.startswith("10 files: not a DICOM file (")
     remarks = read_source(tmp_path / "in", labels=None, split_gaps=False, keep_ids=False, name=None).remarks
     assert list(remarks) == [f"left out: {sentence}"]
     with caplog.at_level(logging.WARNING):
         list_volumes(tmp_path / "in")
-    assert caplog.text.count("left out: 8 files: not DICOM (") == 1  # those of NIfTI are read
+    assert caplog.text.count("left out: 8 files: not a DICOM file (") == 1  # those of NIfTI are read
 
 
 def test_no_sentence_grows_with_the_number_of_endings(tmp_path):
