@@ -3,6 +3,7 @@ from .find import find_bundle as find_bundle
 from .overrides import apply_overrides as apply_overrides
 from .overrides import parse_with_overrides as parse_with_overrides
 from .pack import pack as pack
+from .unknown_options import refuse_unknown_options as refuse_unknown_options
 
 __all__ = [
     "apply_overrides",
@@ -10,4 +11,5 @@ __all__ = [
     "find_bundle",
     "pack",
     "parse_with_overrides",
+    "refuse_unknown_options",
 ]
