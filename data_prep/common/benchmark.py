@@ -9,7 +9,7 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -65,7 +65,7 @@ def time_both(kind: str, arguments: list[str], *, workers: int, rounds: int) -> 
     return time_in_turn({"prepared": prepare_once, "plain": copy_once}, rounds=rounds, title="benchmark")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.benchmark", description=__doc__.splitlines()[0], allow_abbrev=False
@@ -73,8 +73,8 @@ def main() -> int:
     parser.add_argument("kind", choices=sorted(READERS), help="module of data_prep; its options follow")
     parser.add_argument("--rounds", type=int, default=5, help="how often each runs (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
-    options, arguments = parser.parse_known_args()
-    seconds = time_both(options.kind, arguments, workers=options.workers, rounds=options.rounds)
+    options, others = parser.parse_known_args(arguments)
+    seconds = time_both(options.kind, others, workers=options.workers, rounds=options.rounds)
     ratio = float(np.median(seconds["prepared"] / seconds["plain"]))
     prepared, plain = (float(np.median(seconds[name])) for name in ("prepared", "plain"))
     print(f"prepared {prepared:.2f} s, plain read and write {plain:.2f} s, ratio {ratio:.2f}")

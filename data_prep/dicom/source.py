@@ -25,6 +25,7 @@ from kvseg_monai.dicom import Series, Skipped, find_series
 from kvseg_monai.dicom.skipped import sentences
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.overlap import refuse_overlap
+from kvseg_monai.utils.program import program
 
 HEADERS_AT_ONCE = 32
 PREDICTED = "kvseg_monai predicted it, so it is no ground truth (--predictions takes it as such)"
@@ -162,7 +163,7 @@ def _segmentations(source: Path, skipped: Sequence[Skipped]) -> tuple[list[Segme
 def parse(arguments: list[str] | None = None) -> tuple[VolumeSet, Path, dict]:
     """Read the command line and the headers: what there is, the target, and the options of the split."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_prep.dicom",
+        prog=program("data_prep.dicom"),
         description="Turn DICOM MR series, and DICOM segmentations of them, into NIfTI volumes and a datalist.json.",
     )
     add = parser.add_argument

@@ -20,6 +20,7 @@ from data_prep.common.pairs import Found, Layout, Pair, add_pair_options, find_p
 from data_prep.common.preparation import write_scan
 from data_prep.common.volume_set import VolumeSet, run
 from kvseg_monai.errors import InputError
+from kvseg_monai.utils.program import program
 
 SAME_PLACE_MM = 1e-3
 
@@ -89,7 +90,7 @@ def find_scans(
 def parse(arguments: list[str] | None = None) -> tuple[VolumeSet, Path, dict]:
     """Read the command line and the names of the files: what there is, the target, and the options of the split."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_prep.nifti", description="Turn NIfTI images and masks into volumes and a datalist.json."
+        prog=program("data_prep.nifti"), description="Turn NIfTI images and masks into volumes and a datalist.json."
     )
     add_pair_options(parser, masks="labels")
     options = vars(parser.parse_args(arguments))

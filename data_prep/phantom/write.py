@@ -27,6 +27,7 @@ from data_prep.uw_madison.rle import encode
 from data_prep.uw_madison.table import CLASSES, COLUMNS
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.files import RECORD, digest_of, record, recorded
+from kvseg_monai.utils.program import program
 
 SIZES = ((266, 266, "1.50"), (360, 310, "1.50"), (276, 276, "1.63"), (234, 234, "1.50"))  # width, height, mm
 MAX_SLICES = 9999  # the slice number has four digits
@@ -193,7 +194,7 @@ def _write_table(path: Path, rows: list[tuple[str, str, str]]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and write the phantom."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_prep.phantom", description="Make a PHANTOM (computed MR-like slices) in the raw layout."
+        prog=program("data_prep.phantom"), description="Make a PHANTOM (computed MR-like slices) in the raw layout."
     )
     add = parser.add_argument
     add("--target", type=Path, required=True, help="folder to write: new or empty")

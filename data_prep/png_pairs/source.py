@@ -22,6 +22,7 @@ from data_prep.common.preparation import write_scan
 from data_prep.common.volume_set import VolumeSet, run
 from data_prep.png_pairs.scans import PngScan, find_scans, make_rules
 from kvseg_monai.errors import InputError
+from kvseg_monai.utils.program import program
 
 IMAGE_KINDS = ("8-bit gray", "16-bit gray")
 MASK_KINDS = (*IMAGE_KINDS, "8-bit palette", "4-bit palette", "2-bit palette", "1-bit palette")
@@ -67,7 +68,7 @@ def convert_scan(scan: PngScan, target: Path) -> dict:
 def parse(arguments: list[str] | None = None) -> tuple[VolumeSet, Path, dict]:
     """Read the command line and the names of the files: what there is, the target, and the options of the split."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_prep.png_pairs", description="Turn PNG slices and masks into volumes and a datalist.json."
+        prog=program("data_prep.png_pairs"), description="Turn PNG slices and masks into volumes and a datalist.json."
     )
     add_pair_options(parser, masks="masks")
     add = parser.add_argument

@@ -20,6 +20,7 @@ from data_prep.uw_madison.summary import print_summary, summarise, write_summary
 from data_prep.uw_madison.table import LABELS, read_table
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.overlap import refuse_overlap
+from kvseg_monai.utils.program import program
 
 TOOL = "data_prep.uw_madison"
 
@@ -78,7 +79,7 @@ def prepare(
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, prepare, print the summary; 1 if a scan had to be left out."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_prep.uw_madison",
+        prog=program("data_prep.uw_madison"),
         description=f"Turn the raw UW-Madison GI Tract data into NIfTI volumes and a datalist.json. "
         f"Overlap rule: {OVERLAP_RULE}.",
     )

@@ -18,6 +18,7 @@ from kvseg_monai.bundle.contents import INFERENCE, build_network, read_json
 from kvseg_monai.errors import InputError
 from kvseg_monai.handlers.checkpoints import BEST, keep_earlier, record_of
 from kvseg_monai.utils.files import atomic_write, discard
+from kvseg_monai.utils.program import program
 from kvseg_monai.utils.weights import load_weights, save_whole
 from kvseg_monai.utils.weights_file import read_weights
 
@@ -61,7 +62,7 @@ def _same_weights(path: Path, network: nn.Module) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m kvseg_monai.deploy", description="Put weights in place.")
+    parser = argparse.ArgumentParser(prog=program("kvseg_monai.deploy"), description="Put weights in place.")
     parser.add_argument("bundle", metavar="BUNDLE", help="the bundle's folder")
     parser.add_argument("--weights", required=True, metavar="FILE", help="weights of the bundle's network")
     options = parser.parse_args(arguments)

@@ -19,6 +19,7 @@ from kvseg_monai.bundle.overrides import parse_with_overrides
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.files import refuse_foreign, write_bytes
 from kvseg_monai.utils.overlap import refuse_overlap
+from kvseg_monai.utils.program import program
 
 
 def pack(
@@ -96,7 +97,7 @@ def _zipped(files: Mapping[str, bytes]) -> bytes:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, pack, say how the zip is taken."""
     parser = argparse.ArgumentParser(
-        prog="python -m kvseg_monai.pack",
+        prog=program("kvseg_monai.pack"),
         description="Make a zip of a bundle with trained weights.",
         epilog="Any other option is an override, as in monai.bundle run: --network_def#size tiny. Give those that "
         "the weights were trained with.",

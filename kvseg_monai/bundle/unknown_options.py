@@ -8,8 +8,8 @@ from pydoc import locate
 from typing import Any
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.utils.run_options import RUN_OPTIONS, config_files, read_mapping, run_options
 from kvseg_monai.utils.nearest import did_you_mean
+from kvseg_monai.utils.run_options import RUN_OPTIONS, config_files, read_mapping, run_options
 
 TARGET = "_target_"
 # What MONAI itself puts into a configuration: always, and under --tracking.

@@ -6,7 +6,7 @@ autoencoders, ...) and ``WindowAttention`` (SwinUNETR). Each loses its query pro
 
 import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from kvseg_monai.errors import InputError
 from kvseg_monai.utils.files import refuse_foreign
 from kvseg_monai.utils.flags import as_flag
 from kvseg_monai.utils.overlap import refuse_overlap
+from kvseg_monai.utils.program import program
 from kvseg_monai.utils.weights import load_weights, save_whole
 
 logger = logging.getLogger(__name__)
@@ -177,8 +178,8 @@ def _token_count(network: nn.Module) -> int:
     return int(counts[0]) if counts else 1
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m kvseg_monai.convert", description=main.__doc__)
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=program("kvseg_monai.convert"), description=main.__doc__)
     parser.add_argument(
         "--config_file",
         required=True,
@@ -190,7 +191,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--target", type=Path, required=True, help="where the converted state dict goes")
     parser.add_argument("--attention", default="kv", help="kv or kv_pos (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace a target that this command made")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     for path in (*options.config_file, options.target.parent):
         if not Path(path).exists():
             raise InputError(f"{path} does not exist; give a file or folder that does")
@@ -202,9 +203,9 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Convert trained weights of a network that a configuration defines, and print what was done."""
-    options = _options()
+    options = _options(arguments)
     config = ConfigParser()
     config.read_config(options.config_file)
     if config.get(options.net_id) is None:

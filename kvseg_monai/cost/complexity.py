@@ -30,6 +30,7 @@ from kvseg_monai.cost.table import FORMATS, split_readme, to_markdown, update_re
 from kvseg_monai.cost.timing import time_in_turn
 from kvseg_monai.errors import InputError
 from kvseg_monai.nets.checks import choose
+from kvseg_monai.utils.program import program
 from kvseg_monai.utils.provenance import commit, machine
 
 NETS = ("SETR", "TransUNet", "CvT")
@@ -156,7 +157,7 @@ def _count_all(options: argparse.Namespace) -> dict[Variant, dict[str, dict[str,
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m kvseg_monai.complexity", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog=program("kvseg_monai.complexity"), description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--nets", nargs="+", default=NETS, help="(default: %(default)s)")
     add("--attention", nargs="+", default=list(ATTENTION_KINDS), help="kinds (default: %(default)s)")

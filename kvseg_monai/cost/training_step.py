@@ -8,6 +8,7 @@ sampling, augmentation, engine and handlers. Printed are medians over all steps 
 import argparse
 import copy
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,7 +17,9 @@ import torch
 from ignite.engine import Engine, Events
 from monai.bundle import create_workflow
 
+from kvseg_monai.bundle.find import find_bundle
 from kvseg_monai.cost.timing import wait_for_device
+from kvseg_monai.utils.program import program
 from kvseg_monai.utils.provenance import machine
 
 
@@ -91,17 +94,17 @@ def time_training_step(bundle: Path, dataset_dir: Path, *, epochs: int, **overri
     return clock
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, measure, print."""
-    parser = argparse.ArgumentParser(prog="python -m kvseg_monai.benchmark", description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, default=Path("bundles/setr_kv_segmentation"))
+    parser = argparse.ArgumentParser(prog=program("kvseg_monai.benchmark"), description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", default="setr_kv", help="a bundle's folder, or its name (default: %(default)s)")
     parser.add_argument("--dataset_dir", type=Path, required=True, help="folder with a datalist.json")
     parser.add_argument("--epochs", type=int, default=3, help="measured rounds (default: %(default)s)")
     parser.add_argument("--size", default="tiny", help="network size (default: %(default)s)")
     parser.add_argument("--image_size", type=int, default=256, help="side of the canvas (default: %(default)s)")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     overrides = {"network_def#size": options.size, "image_size": [options.image_size] * 2}
-    clock = time_training_step(options.bundle, options.dataset_dir, epochs=options.epochs, **overrides)
+    clock = time_training_step(find_bundle(options.bundle), options.dataset_dir, epochs=options.epochs, **overrides)
     bundle, bare = median(clock.bundle_seconds), median(clock.bare_seconds)
     device = "cuda" if torch.cuda.is_available() else "cpu"  # as the bundle chooses
     print(f"{machine(device)}, torch {torch.__version__}")

@@ -12,12 +12,13 @@ from kvseg_monai.errors import InputError, run_command
 from kvseg_monai.label import server
 from kvseg_monai.label.install import install_bundle, make_app
 from kvseg_monai.utils.overlap import refuse_overlap
+from kvseg_monai.utils.program import program
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m kvseg_monai.label",
+        prog=program("kvseg_monai.label"),
         description="Put bundles with weights into a MONAI Label server on this machine, and start it.",
         epilog="Any other option is an override, as in monai.bundle run: --network_def#size tiny. Give those that "
         "the weights were trained with, at the first start.",
@@ -54,9 +55,9 @@ def prepare(options: argparse.Namespace) -> tuple[Path, list[str]]:
     ]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prepare, say what to open, and become the server."""
-    options = parse(sys.argv[1:])
+    options = parse(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(message)s")
     app, models = prepare(options)
     studies = options.studies if server.is_dicomweb(options.studies) else str(Path(options.studies).resolve())

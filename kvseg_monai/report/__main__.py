@@ -8,12 +8,13 @@ from kvseg_monai.bundle.overrides import parse_with_overrides
 from kvseg_monai.errors import InputError, run_command
 from kvseg_monai.report.evaluation import build_report
 from kvseg_monai.report.inspection import Look
+from kvseg_monai.utils.program import program
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m kvseg_monai.report",
+        prog=program("kvseg_monai.report"),
         description="Make one HTML page of an evaluation.",
         epilog="With --bundle, any other option is an override, as in monai.bundle run: --network_def#size tiny. Give "
         "those that the weights were trained with.",

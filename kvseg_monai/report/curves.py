@@ -70,14 +70,14 @@ def _refuse_places(options: argparse.Namespace) -> None:
         refuse_foreign([path])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Draw a scalar of several trainings, runs of one name (as other seeds) in one colour."""
     parser = argparse.ArgumentParser(prog="python -m kvseg_monai.curves", description=main.__doc__)
     parser.add_argument("--runs", required=True, nargs="+", metavar="NAME=DIR", help="output folders of trainings")
     parser.add_argument("--target", required=True, type=Path, metavar="FILE", help="PNG file to write")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="table to write as well")
     parser.add_argument("--scalar", default="val_mean_dice", help="what is drawn (default: %(default)s)")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     _refuse_places(options)
     runs = read_runs(options.runs, options.scalar)
     if options.csv:

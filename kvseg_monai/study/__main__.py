@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from kvseg_monai.errors import InputError, run_command
+from kvseg_monai.utils.program import program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a study, or compare its arms; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m kvseg_monai.study", description="Matched arms, honest statistics.")
+    parser = argparse.ArgumentParser(prog=program("kvseg_monai.study"), description="Matched arms, honest statistics.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="make the arms that are not finished")
     run.set_defaults(main=run_arms)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kvseg_monai.blocks import ATTENTION_KINDS
+from kvseg_monai.bundle.find import shipped_folder
 from kvseg_monai.errors import InputError
 from kvseg_monai.study.checks import check_overrides, read_mapping, read_split, refuse_unknown, require_table
 
@@ -16,7 +17,7 @@ STUDY_KEYS = (
     *("overrides", "nets", "seeds", "reference", "margin"),
 )
 NET_KEYS = ("attention", "overrides", "network", "bundle")
-BUNDLES = Path(__file__).parents[2] / "bundles"  # beside the package, as in the repository
+BUNDLES = shipped_folder()
 OWN_ATTENTION = "own"  # the attention of a network that is not ours
 
 
