@@ -14,6 +14,7 @@ from seg_objects import image, labels, oblique, validate
 from support import ROOT
 
 import kvseg_monai
+from kvseg_monai.cli.demo import FULL, SMALL, STEPS
 from kvseg_monai.dicom.listing import volume_at
 
 
@@ -28,9 +29,23 @@ def planned(target: str) -> list[str]:
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 def test_the_readme_says_what_make_runs():
     readme = [" ".join(line.split()) for line in (ROOT / "README.md").read_text().splitlines()]
-    commands = [command.replace("--quiet ", "") for command in planned("demo") + planned("test")]
-    assert len(commands) >= 9
+    commands = [command.replace("--quiet ", "") for command in planned("test")]
+    assert len(commands) >= 3
     assert [command for command in commands if command not in readme] == []
+
+
+def test_the_readme_says_what_the_demo_runs():
+    readme = [
+        shlex.split(line) for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("    python")
+    ]
+    lines = [step.words(target="demo", bundle="bundles/setr_kv_segmentation", **FULL) for step in STEPS]
+    assert [line for line in lines if ["python", "-m", *line] not in readme] == []
+    assert len(lines) == 6
+
+
+def test_make_label_takes_the_options_of_the_demo():
+    (small,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("SMALL = ")]
+    assert shlex.split(small.replace("\\#", "#"))[2:] == SMALL.split()
 
 
 def section(title: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""The command ``kvseg``: one name for all that the package does. It imports every room, and none imports it."""
