@@ -37,7 +37,7 @@ def test_groups_hold_what_the_table_says():
 
 
 def test_words_are_handed_on_as_they_are():
-    table = {"show it": Command("help", "kvseg_monai.utils.command_line", "read_options")}
+    table = {"show it": Command("help", "kvseg_monai.utils.run_options", "read_options")}
     words = ["--help", "--network_def#size=tiny", "-1", "--", "--x"]
     group = make_group(table, {"show": "help"})
     chosen = group.main(["show", "it", *words], standalone_mode=False)

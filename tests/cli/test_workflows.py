@@ -18,7 +18,7 @@ from kvseg_monai.cli.bundles import copy_bundle
 from kvseg_monai.cli.main import run
 from kvseg_monai.cli.workflows import runner_words
 from kvseg_monai.errors import InputError
-from kvseg_monai.utils.command_line import config_files, read_options
+from kvseg_monai.utils.run_options import config_files, read_options
 
 NAME = "setr_kv_segmentation"
 SHIPPED = ROOT / "bundles" / NAME
