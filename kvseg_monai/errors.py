@@ -5,7 +5,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+__all__ = [
+    "InputError",
+    "find_input_error",
+    "run_command",
+    "runs_a_command",
+    "sentence_of",
+    "show_input_errors_as_sentences",
+]
 
 _RIGHTS = "get the right to use it, or name another place"
 _SPACE = "free some space, or name another place"
@@ -45,11 +55,12 @@ def run_command(main: Callable[[], int | None]) -> None:
 def show_input_errors_as_sentences() -> None:
     """Make what :func:`run_command` tells in a sentence one under ``python -m monai.bundle run`` too.
 
-    Installed by the bundles' ``initialize`` section; the exit code is 2. Other exceptions go to the hook that was
-    there before.
+    The bundles' ``initialize`` section calls it; the exit code is 2. Other exceptions go to the hook that was there
+    before. In a process whose main program is another, as a notebook, MONAI Label or ``create_workflow``, it does
+    nothing: there an :class:`InputError` is an exception like any other.
     """
     previous = sys.excepthook
-    if getattr(previous, "_kvseg_monai", False):
+    if not runs_a_command() or getattr(previous, "_kvseg_monai", False):
         return
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -63,6 +74,14 @@ def show_input_errors_as_sentences() -> None:
 
     hook._kvseg_monai = True  # type: ignore[attr-defined]
     sys.excepthook = hook
+
+
+def runs_a_command() -> bool:
+    """Whether this process's main program is ``python -m monai.bundle run`` or ``kvseg``, also under torchrun."""
+    module = getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", "")
+    if module == "monai.bundle.__main__":
+        return sys.argv[1:2] == ["run"]
+    return module == "kvseg_monai.__main__" or Path(sys.argv[0]).stem == "kvseg"  # the latter is the console script
 
 
 def sentence_of(error: BaseException) -> str | None:

@@ -45,7 +45,7 @@ def packed_files(
         labels, warning = class_names(dataset_dir, labels), notice(dataset_dir)
     _describe(metadata, image_shape=image_shape, channels=channels, classes=["background", *labels])
     metadata["description"] += f" {warning}" if warning else ""
-    configs[EVALUATE]["class_names"] = f"$kvseg_monai.data.class_names(@dataset_dir, {labels})"
+    configs[EVALUATE]["class_names"]["default"] = labels
     state = io.BytesIO()
     torch.save(network.state_dict(), state)
     checksum = checksum_line(state.getvalue(), "model.pt")

@@ -12,8 +12,8 @@ from kvseg_monai.bundle.find import EVALUATE, INFERENCE, TRAIN, find_bundle, fin
 from kvseg_monai.bundle.unknown_options import check_options
 from kvseg_monai.cli import plain
 from kvseg_monai.errors import InputError
-from kvseg_monai.utils.run_options import is_flag, read_mapping, read_options
 from kvseg_monai.utils.program import program
+from kvseg_monai.utils.run_options import is_flag, read_mapping, read_options
 
 RUNNER = "monai.bundle"
 

@@ -3,6 +3,7 @@ from .dataset import Case as Case
 from .dataset import cases as cases
 from .dataset import class_names as class_names
 from .dataset import notice as notice
+from .dataset import require_volumes as require_volumes
 from .dataset import volumes as volumes
 from .nifti_names import VOLUME_SUFFIXES as VOLUME_SUFFIXES
 from .nifti_reader import NiftiReader as NiftiReader
@@ -29,5 +30,6 @@ __all__ = [
     "notice",
     "pending",
     "read_datalist",
+    "require_volumes",
     "volumes",
 ]

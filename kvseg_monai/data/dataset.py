@@ -164,6 +164,21 @@ def volumes(
     return [{"image": image} for image in images]
 
 
+def require_volumes(
+    found: Sequence[Case],
+    dataset_dir: str | Path,
+    *,
+    section: str | None = None,
+    base_dir: str | Path | None = None,
+) -> list[Case]:
+    """Return the volumes that :func:`volumes` found without being required to.
+
+    Raises:
+        InputError: that it raises otherwise, where there are none.
+    """
+    return list(found) or volumes(dataset_dir, section=section, base_dir=base_dir)
+
+
 def _is_dicom(root: Path, kind: str, name: str) -> bool:
     """Whether a file that is no NIfTI file by its ending is DICOM, which has its own count of what is left out."""
     return (kind.startswith("*") or kind == "without an ending") and name not in not_dicom(root)

@@ -1,6 +1,5 @@
 """How the bundles read a volume: NIfTI files, and DICOM series in the order of their geometry."""
 
-import warnings
 from collections.abc import Sequence
 from os import PathLike
 
@@ -10,9 +9,6 @@ from monai.utils import MetaKeys, SpaceKeys
 from kvseg_monai.data.nifti_names import VOLUME_SUFFIXES
 from kvseg_monai.data.nifti_reader import NiftiReader
 from kvseg_monai.dicom.listing import volume_at
-
-# LoadImage makes all of MONAI's readers, and this one complains where its decoder for GPUs is missing. It is not used.
-warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 
 
 class VolumeReader(NiftiReader):

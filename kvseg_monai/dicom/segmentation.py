@@ -5,7 +5,8 @@ voxel. Patient and study are copied from the series, as DICOM demands: such a fi
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,6 @@ from kvseg_monai.utils.labels import ANATOMICAL_STRUCTURE, Code, rgb_of
 logger = logging.getLogger(__name__)
 
 highdicom, has_highdicom = optional_import("highdicom")
-logging.getLogger("highdicom").setLevel(logging.ERROR)  # below, it tells UIDs and names from the patient's headers
 
 ABSENT = "Looked for and not found in this volume"
 # Type 2: they must be there and may be empty. Careless tools leave them out.
@@ -51,6 +51,19 @@ def require_highdicom() -> None:
         raise InputError("DICOM SEG is written by highdicom, which is missing: pip install highdicom==0.28.2")
 
 
+@contextmanager
+def discreet() -> Iterator[None]:
+    """Let highdicom log errors alone: below, it tells UIDs and names from the patient's headers."""
+    highdicoms = logging.getLogger("highdicom")
+    level = highdicoms.level
+    highdicoms.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        highdicoms.setLevel(level)
+
+
+@discreet()
 def make_segmentation(
     label_map: np.ndarray, series: Series, *, classes: Sequence[tuple[str, Code]], algorithm: Algorithm
 ) -> Dataset:

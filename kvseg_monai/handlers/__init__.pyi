@@ -3,11 +3,15 @@ from .checkpoints import StrictCheckpointLoader as StrictCheckpointLoader
 from .invalid_cases import GuardedDataset as GuardedDataset
 from .invalid_cases import SkipBadCases as SkipBadCases
 from .invalid_cases import require_cases as require_cases
+from .invalid_cases import training_cases as training_cases
 from .invalid_cases import valid_cases as valid_cases
 from .score_volumes import ScoreVolumes as ScoreVolumes
+from .steps import StopAfterSteps as StopAfterSteps
+from .steps import total_steps as total_steps
 from .training import ProgressBar as ProgressBar
 from .training import SeedEpochs as SeedEpochs
 from .training import StopOnNan as StopOnNan
+from .training import loss_and_rate as loss_and_rate
 from .training import shown_image_and_label as shown_image_and_label
 from .training import shown_prediction as shown_prediction
 
@@ -18,10 +22,14 @@ __all__ = [
     "ScoreVolumes",
     "SeedEpochs",
     "SkipBadCases",
+    "StopAfterSteps",
     "StopOnNan",
     "StrictCheckpointLoader",
+    "loss_and_rate",
     "require_cases",
     "shown_image_and_label",
     "shown_prediction",
+    "total_steps",
+    "training_cases",
     "valid_cases",
 ]

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from kvseg_monai.errors import InputError
+from kvseg_monai.handlers.steps import is_at_end, limit_of, set_progress
 from kvseg_monai.utils.files import atomic_write, dated, move, record, refuse_folders, set_aside, write_text
 from kvseg_monai.utils.flags import as_flag
 from kvseg_monai.utils.run_record import RunRecord
@@ -67,6 +69,7 @@ class Checkpoints:
         evaluator: MONAI evaluator with a key metric; None keeps the newest weights as the best.
         resume: go on from ``last.ckpt`` where there is one; true or false, also as text.
         device: where weights are loaded to.
+        configuration: what :func:`kvseg_monai.utils.describe_configuration` tells, for ``training.json``.
 
     Raises:
         InputError: at the start, where the ``model.pt`` that is there belongs to another network, a folder is where a
@@ -82,10 +85,11 @@ class Checkpoints:
         evaluator: Engine | None = None,
         resume: bool | str = False,
         device: torch.device | str = "cpu",
+        configuration: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.folder = Path(folder)
         self.network, self.parts, self.evaluator = _unwrapped(network), dict(parts), evaluator
-        self.resume, self.device = as_flag(resume, "resume"), device
+        self.resume, self.device, self.configuration = as_flag(resume, "resume"), device, configuration
         self.best = -float("inf")
         self.rival: float | None = None  # the score of the model that was there
         self.record: RunRecord | None = None
@@ -111,7 +115,8 @@ class Checkpoints:
             if _is_first_process():
                 leftover = [self.folder / LAST, candidate, record_of(candidate)]
                 keep_earlier_run(*leftover, *([self.folder / RECORD] if self.rival is None else []))
-        self.record = RunRecord(self.network, self.device, earlier=_told_in(record_of(self._target)))
+        earlier = _told_in(record_of(self._target))
+        self.record = RunRecord(self.network, self.device, configuration=self.configuration, earlier=earlier)
 
     @property
     def _target(self) -> Path:
@@ -140,12 +145,14 @@ class Checkpoints:
         saved = load_weights(self.network, path, device=self.device)
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
-        engine.state.epoch, engine.state.iteration = saved["epoch"], saved["iteration"]
+        set_progress(engine, saved["epoch"], saved["iteration"])
         self.best, self.rival = saved["best"], saved["rival"]
-        if saved["epoch"] >= engine.state.max_epochs:
+        if is_at_end(engine):
+            limit = limit_of(engine)
+            done = engine.state.iteration if limit == "steps" else engine.state.epoch
             raise InputError(
-                f"{path} has {saved['epoch']} epochs already and --max_epochs is {engine.state.max_epochs}; "
-                "raise --max_epochs to train on, or leave --resume out to start anew"
+                f"{path} has {done} {limit} already and --max_{limit} is {getattr(engine.state, f'max_{limit}')}; "
+                f"raise --max_{limit} to train on, or leave --resume out to start anew"
             )
         logger.info("training goes on after epoch %d (%s)", saved["epoch"], path)
 
@@ -153,7 +160,7 @@ class Checkpoints:
         if not _is_first_process():
             return
         score = self._score(engine)
-        at_end = engine.state.epoch >= engine.state.max_epochs
+        at_end = is_at_end(engine)
         if score is None and not at_end:
             return
         weights = self.network.state_dict()
@@ -166,7 +173,7 @@ class Checkpoints:
         save_whole(
             {"network": weights, **state, **progress, "best": self.best, "rival": self.rival}, self.folder / LAST
         )
-        told = {**self.record.facts(), "epochs": engine.state.epoch}
+        told = {**self.record.facts(), "epochs": engine.state.epoch, "steps": engine.state.iteration}
         write_text(record_of(self._target), json.dumps(told, indent=1) + "\n", keep=True)
 
     def _score(self, engine: Engine) -> float | None:

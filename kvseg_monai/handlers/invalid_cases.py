@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
@@ -14,7 +15,7 @@ from monai.data import Dataset
 from monai.transforms import Compose
 from tqdm.auto import tqdm
 
-from kvseg_monai.data.dataset import Case
+from kvseg_monai.data.dataset import Case, cases
 from kvseg_monai.errors import InputError, find_input_error
 from kvseg_monai.utils.flags import as_flag
 
@@ -110,6 +111,25 @@ def valid_cases(
         if not section:
             raise InputError(f"{_all_of(refused, len(cases))}\nno {name} case is left; correct them")
     return sound
+
+
+def training_cases(
+    dataset_dir: str | Path,
+    *,
+    transforms: Sequence[Any],
+    holdout: float = 0.2,
+    seed: int = 0,
+    base_dir: str | Path | None = None,
+    skip: bool | str = False,
+) -> dict[str, list[Case]]:
+    """Return the cases to train and to validate on that load: see :func:`kvseg_monai.data.cases`, :func:`valid_cases`.
+
+    Raises:
+        InputError: as these two do.
+    """
+    split = {"holdout": holdout, "seed": seed, "base_dir": base_dir}
+    sections = {section: cases(dataset_dir, section, **split) for section in ("training", "validation")}
+    return valid_cases(sections, transforms=transforms, skip=skip)
 
 
 def require_cases(training: Sequence[Case], validation: Sequence[Case]) -> None:

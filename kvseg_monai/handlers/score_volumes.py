@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ class ScoreVolumes:
         output_dir: where ``metrics.json`` and ``metrics.csv`` go.
         class_names: foreground classes; label value ``i + 1`` is ``class_names[i]``.
         notice: a sentence about the data that every report must show, such as that they are a phantom.
+        configuration: what :func:`kvseg_monai.utils.describe_configuration` tells, for the manifest.
         pred_key: key of the predicted label map, inverted to the original grid.
         label_key: key of the reference, loaded channel-first and otherwise untouched.
         image_key: key of the image; its file name names the case.
@@ -53,13 +55,14 @@ class ScoreVolumes:
         class_names: Sequence[str],
         *,
         notice: str | None = None,
+        configuration: Mapping[str, Any] = MappingProxyType({}),
         pred_key: str = "pred",
         label_key: str = "label",
         image_key: str = "image",
     ) -> None:
         self.output_dir = Path(output_dir)
         self.class_names = class_names if isinstance(class_names, str) else list(class_names)
-        self.notice = notice
+        self.notice, self.configuration = notice, configuration
         self.keys = {"prediction": pred_key, "label": label_key, "image": image_key}
         self._cases: list[dict[str, Any]] = []
 
@@ -78,7 +81,8 @@ class ScoreVolumes:
         """
         refuse_foreign(self.output_dir / name for name in FILES)
         self._cases = []
-        self._record = RunRecord(getattr(engine, "network", None), getattr(engine.state, "device", "cpu"))
+        network, device = getattr(engine, "network", None), getattr(engine.state, "device", "cpu")
+        self._record = RunRecord(network, device, configuration=self.configuration)
 
     def score(self, engine: Engine) -> None:
         """Score the cases of one batch."""

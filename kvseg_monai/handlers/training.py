@@ -9,6 +9,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data import Dataset, set_rnd
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
 from kvseg_monai.errors import InputError
@@ -19,7 +20,9 @@ class SeedEpochs:
     """Handler that seeds the order of the data and the augmentation anew in each epoch, from the seed and the epoch.
 
     What an epoch shows then depends on nothing else: not on how many random numbers the network drew for its weights,
-    so that two networks learn from the same batches, and not on an interruption, so that a resumed run does too.
+    so that two networks learn from the same batches, and not on an interruption, so that a resumed run does too. For
+    that an epoch of another length than the data's, by ``steps_per_epoch``, begins with a new order as well: a shorter
+    one shows the first batches of it, a longer one goes on with further orders of all cases.
 
     Args:
         dataset: whose random transforms are seeded; in worker processes MONAI's loader seeds them, from torch's.
@@ -28,15 +31,24 @@ class SeedEpochs:
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
         self.dataset, self.seed = dataset, seed
+        self.first = True  # of the epochs since the engine was started, which has no order yet
 
     def attach(self, engine: Engine) -> None:
         """Seed on ``EPOCH_STARTED``, before the loader draws the epoch's order."""
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._seed)
+
+    def _start(self) -> None:
+        self.first = True
 
     def _seed(self, engine: Engine) -> None:
         seed = int(np.random.SeedSequence([self.seed, engine.state.epoch]).generate_state(1)[0])  # no two epochs alike
         torch.manual_seed(seed)
         set_rnd(self.dataset, seed)
+        loader = engine.state.dataloader
+        if not self.first and engine.state.epoch_length != len(loader):
+            engine.set_data(loader)  # else the order of the epoch before would be gone on with
+        self.first = False
 
 
 class StopOnNan:
@@ -116,7 +128,7 @@ class ProgressBar:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def _open(self, engine: Engine) -> None:
-        total = engine.state.epoch_length * engine.state.max_epochs
+        total = getattr(engine.state, "max_steps", None) or engine.state.epoch_length * engine.state.max_epochs
         # A log file gets a line every half minute, a terminal a moving bar.
         interval = 0.2 if sys.stderr.isatty() else 30
         self.bar = tqdm(total=total, initial=engine.state.iteration, unit=self.unit, mininterval=interval)
@@ -142,6 +154,11 @@ class ProgressBar:
     def _fail(self, engine: Engine, error: BaseException) -> None:
         self._close(engine)
         raise error
+
+
+def loss_and_rate(output: dict[str, Any], optimizer: Optimizer) -> dict[str, float]:
+    """Pick what TensorBoard shows of each step of a training: the loss and the learning rate."""
+    return {"train_loss": output["loss"].item(), "lr": optimizer.param_groups[0]["lr"]}
 
 
 def _label_map(labels: Tensor) -> Tensor:

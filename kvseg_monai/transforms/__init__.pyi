@@ -1,5 +1,6 @@
 from .checks import CheckLabelsd as CheckLabelsd
 from .checks import CheckVolumed as CheckVolumed
+from .load import LoadVolumed as LoadVolumed
 from .save_dicom_seg import SaveDicomSegd as SaveDicomSegd
 from .save_dicom_seg import write_dicom_seg as write_dicom_seg
 from .slices import CASE as CASE
@@ -12,6 +13,7 @@ __all__ = [
     "CASE",
     "CheckLabelsd",
     "CheckVolumed",
+    "LoadVolumed",
     "RandSlicesd",
     "SaveDicomSegd",
     "SpacingOfKeysd",

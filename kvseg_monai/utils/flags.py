@@ -27,6 +27,17 @@ def as_flag(value: Any, name: str) -> bool:
     return flag
 
 
+def as_count(value: Any, name: str) -> int | None:
+    """Return a number of things, None for None.
+
+    Raises:
+        InputError: when it is no whole number from 1 on.
+    """
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise InputError(f"--{name} is {value!r}; it must be a whole number from 1 on")
+
+
 def takes(config: ConfigParser, name: str, *, only: str = "") -> bool:
     """Return whether a configuration has a key, or a component to which it would be an argument.
 

@@ -1,25 +1,31 @@
 """What a run was: versions, device, network, configuration and time, and no path of the machine."""
 
+import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from fire.parser import DefaultParseValue
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 from torch import nn
 
-from kvseg_monai.utils.command_line import bundle_command
 from kvseg_monai.utils.flags import PLACES
 from kvseg_monai.utils.provenance import machine, versions
 
-# What tells one run of a bundle from another.
-SETTINGS = ("seed", "section", "max_epochs", "learning_rate", "image_size", "spacing", "slice_offsets", "network_def")
+# What tells one run of a bundle from another, and the id in the configuration that has the last word on it.
+SETTINGS = {
+    **{name: name for name in ("seed", "section", "max_steps", "steps_per_epoch", "learning_rate")},
+    "max_epochs": "train#trainer#max_epochs",  # MONAI Label and MONAI's federated client set it there
+    **{name: name for name in ("image_size", "spacing", "slice_offsets", "network_def")},
+}
+_FOLDERS = re.compile(r"(?<![\w)])~?/(?:[^/'\"\s][^/'\"]*/)+|\b[A-Za-z]:\\(?:[^\\'\"]+\\)+")
+_UNTOLD = (*PLACES, ConfigParser.meta_key)
+_Kind = TypeVar("_Kind")
 
 
 class RunRecord:
@@ -28,6 +34,7 @@ class RunRecord:
     Args:
         network: that the run trains or uses; None where there is none.
         device: that it computes on.
+        configuration: what :func:`describe_configuration` tells of it.
         earlier: what was told before an interruption; its seconds and its start count.
     """
 
@@ -36,6 +43,7 @@ class RunRecord:
         network: nn.Module | None,
         device: torch.device | str = "cpu",
         *,
+        configuration: Mapping[str, Any] = MappingProxyType({}),
         earlier: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._start = time.monotonic() - earlier.get("seconds", 0.0)
@@ -44,13 +52,13 @@ class RunRecord:
             "device": machine(str(device)),
             "versions": versions(),
             **({} if network is None else describe_network(network)),
-            **bundle_run(sys.argv),
+            **configuration,
         }
 
     def facts(self) -> dict[str, Any]:
         """Return ``started``, ``seconds``, ``device``, ``versions``, ``network``, ``parameters``, as JSON.
 
-        Within ``python -m monai.bundle run`` also what :func:`bundle_run` tells.
+        Of a bundle also what :func:`describe_configuration` tells.
         """
         return {**self._facts, "seconds": round(time.monotonic() - self._start, 3)}
 
@@ -60,37 +68,92 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
     return {"network": type(network).__name__, "parameters": sum(weight.numel() for weight in network.parameters())}
 
 
-def bundle_run(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return what ``python -m monai.bundle run`` was given, of its ``sys.argv``; nothing in any other process.
+def describe_configuration(files: Sequence[str]) -> dict[str, Any]:
+    """Return what the configuration is that calls this while MONAI resolves it: the bundles' entry ``record``.
+
+    MONAI hands neither the configuration nor its workflow to what it builds from it, so both are looked for among the
+    callers. Whoever runs a bundle has them there: MONAI's command line, ``create_workflow``, MONAI Label's training,
+    ``MonaiAlgo``, an arm of a study. A bare ``ConfigParser``, which knows no bundle, leaves the ``settings`` alone.
+
+    Args:
+        files: the bundle's own files that make up the configuration, by name, in the order of MONAI's command line.
 
     Returns:
-        ``bundle``: the name of its folder, ``configuration``: file name -> hash, ``overrides``: name -> value, without
-        those that are places on this machine, and ``settings``: those of :data:`SETTINGS` that the configuration has,
-        overrides included.
+        ``bundle``: the name of its folder, ``configuration``: file name -> hash, ``overrides``: id -> value of what is
+        otherwise than in these files, and ``settings``: those of :data:`SETTINGS` that the configuration has. Places
+        on this machine are left out, of other paths only the last part is told, and of a list of cases its length.
     """
-    command = bundle_command(arguments)
-    if command is None:
+    parser, workflow = _among_callers(ConfigParser), _among_callers(ConfigWorkflow)
+    if parser is None:
         return {}
-    paths, options = command
-    config = ConfigParser()
-    config.read_config(paths)
-    given = ((name, DefaultParseValue(text)) for name, text in options.items())
-    overrides = {name: value for name, value in given if name not in PLACES and name.split("#")[0] in config}
-    config.update(overrides)
+    found = {name: _looked_up(parser, place) for name, place in SETTINGS.items() if place in parser}
+    settings = {"settings": {name: _as_json(value) for name, value in found.items() if value is not None}}
+    if workflow is None or workflow.parser is not parser:
+        return settings
+    root = Path(workflow.config_root_path).resolve()
+    paths = [root / name for name in files]
+    if not all(path.is_file() for path in paths):  # a configuration of the user's own
+        return {"bundle": root.parent.name, **settings}
+    own = ConfigParser(ConfigParser.load_config_files(paths))
+    own.resolve_macro_and_relative_ids()  # as was done to the other
+    changes = _differences(_as_json(own.config), _as_json(parser.config))
     return {
-        "bundle": paths[0].resolve().parent.parent.name,
+        "bundle": root.parent.name,
         "configuration": {path.name: hash_file(path) for path in paths},
-        "overrides": {name: _without_folder(value) for name, value in overrides.items()},
-        "settings": {name: config[name] for name in SETTINGS if name in config},
+        "overrides": {name: value for name, value in changes if name.split("#")[0] not in _UNTOLD},
+        **settings,
     }
 
 
-def _without_folder(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_without_folder(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _without_folder(item) for key, item in value.items()}
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+def _among_callers(kind: type[_Kind]) -> _Kind | None:
+    """Return the object of a class whose method, of all that are being run in this thread, was called last."""
+    frame = sys._getframe()
+    while frame is not None:
+        if isinstance(owner := frame.f_locals.get("self"), kind):
+            return owner
+        frame = frame.f_back
+    return None
+
+
+def _looked_up(parser: ConfigParser, place: str) -> Any:
+    """Return what stands in a configuration under an id, or under the one that it refers to."""
+    value = parser.get(place)
+    return _looked_up(parser, value[1:]) if isinstance(value, str) and value.startswith("@") else value
+
+
+def _differences(own: Any, given: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield id and value of what is otherwise in ``given`` than in ``own``, in as small parts as there are."""
+    if isinstance(own, dict) and isinstance(given, dict) and own.get("_target_") == given.get("_target_"):
+        pairs = [(key, own.get(key), value) for key, value in given.items()]
+    elif isinstance(own, list) and isinstance(given, list) and len(own) == len(given) and dict in map(type, own):
+        pairs = [(index, *values) for index, values in enumerate(zip(own, given, strict=True))]
+    else:
+        pairs = []
+        if own != given:
+            yield name, given
+    for key, before, after in pairs:
+        yield from _differences(before, after, f"{name}#{key}" if name else str(key))
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value of a configuration as JSON, without folders of this machine and without cases, who are people."""
+    if isinstance(value, Mapping):
+        return "1 case" if "image" in value else {str(key): _as_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        of_cases = any(isinstance(item, Mapping) and "image" in item for item in value)
+        return f"{len(value)} cases" if of_cases else [_as_json(item) for item in value]
+    if isinstance(value, str | PurePath):
+        return _without_folders(str(value))
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return str(value) if isinstance(value, torch.device | torch.dtype) else type(value).__name__
+
+
+def _without_folders(text: str) -> str:
+    """Leave of an absolute path its last part, also where an expression holds it."""
+    if Path(text).is_absolute():
+        return Path(text).name
+    return PureWindowsPath(text).name if PureWindowsPath(text).is_absolute() else _FOLDERS.sub("", text)
 
 
 def hash_file(path: str | Path) -> str:

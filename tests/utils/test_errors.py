@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from kvseg_monai.errors import InputError, run_command
+from kvseg_monai.errors import InputError, run_command, runs_a_command
 
 
 def fill_the_disk():
@@ -63,9 +65,48 @@ def test_a_defect_keeps_its_traceback():
     ],
 )
 def test_the_hook_of_the_bundles_does_the_same(raised, code, last):
-    program = f"from kvseg_monai.errors import *; show_input_errors_as_sentences(); raise {raised}"
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    """In a process that is ``kvseg``, as the name of its script says."""
+    ended = ended_by(raised, "kvseg")
     assert (ended.returncode, ended.stderr.strip().splitlines()[-1]) == (code, last)
+
+
+def ended_by(raised: str, name: str) -> subprocess.CompletedProcess:
+    """What a script of that name says of an exception, after the call that the bundles' configurations make."""
+    program = (
+        f"import sys; sys.argv = ['/bin/{name}', 'run']\n"
+        f"from kvseg_monai.errors import *; show_input_errors_as_sentences(); raise {raised}"
+    )
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+
+def test_in_any_other_process_a_mistake_is_an_ordinary_exception():
+    ended = ended_by("InputError('a.txt is empty; fill it')", "jupyter")
+    assert (ended.returncode, ended.stderr.count("Traceback")) == (1, 1)
+    assert ended.stderr.endswith("InputError: a.txt is empty; fill it\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "answer"),
+    [
+        ("monai.bundle.__main__", ["/lib/monai/bundle/__main__.py", "run", "--config_file", "a.json"], True),
+        ("monai.bundle.__main__", ["/lib/monai/bundle/__main__.py", "ckpt_export"], False),
+        ("kvseg_monai.__main__", ["/lib/kvseg_monai/__main__.py", "train"], True),
+        (None, ["/venv/bin/kvseg", "train"], True),
+        (None, ["C:/venv/Scripts/kvseg.exe", "train"], True),
+        ("kvseg_monai.study.arm", ["/lib/kvseg_monai/study/arm.py"], False),
+        ("monailabel.main", ["/lib/monailabel/main.py", "run"], False),
+        ("pytest.__main__", ["/lib/pytest/__main__.py", "run"], False),
+        (None, ["/venv/bin/pytest", "run"], False),
+        (None, ["-c"], False),
+        (None, [""], False),
+    ],
+)
+def test_which_processes_are_commands(module, arguments, answer, monkeypatch):
+    main = ModuleType("__main__")
+    main.__spec__ = module and ModuleSpec(module, None)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert runs_a_command() is answer
 
 
 def test_a_command_that_is_told_to_end_leaves_no_process_behind():
