@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from monai.utils import optional_import
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 from pydicom.valuerep import DA, TM
 
 from kvseg_monai._version import __version__
@@ -19,7 +21,7 @@ from kvseg_monai.dicom.headers import MANUFACTURER, quiet
 from kvseg_monai.dicom.series import Series
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.geometry import spacing_of
-from kvseg_monai.utils.labels import ANATOMICAL_STRUCTURE, Code, rgb_of
+from kvseg_monai.utils.labels import ANATOMICAL_STRUCTURE, rgb_of
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +124,7 @@ def _segment(number: int, name: str, code: Code, *, algorithm: Algorithm, presen
         algorithm_type="AUTOMATIC",
         algorithm_identification=highdicom.AlgorithmIdentificationSequence(
             name=algorithm.name[:64],
-            family=_concept(Code("123110", "Artificial Intelligence", "DCM")),
+            family=_concept(codes.cid7162.ArtificialIntelligence),
             version=algorithm.version,
             source="kvseg_monai",
         ),
@@ -134,7 +136,7 @@ def _segment(number: int, name: str, code: Code, *, algorithm: Algorithm, presen
 
 
 def _concept(code: Code) -> Dataset:
-    return highdicom.sr.CodedConcept(code.value, code.scheme, code.meaning)
+    return highdicom.sr.CodedConcept.from_code(code)
 
 
 def _sources(series: Series) -> list[Dataset]:

@@ -7,7 +7,9 @@ each later name would stand for another organ.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kvseg_monai.utils.labels import ANATOMICAL_STRUCTURE, CODES, Code, colours_of
+from pydicom.sr.coding import Code
+
+from kvseg_monai.utils.labels import ANATOMICAL_STRUCTURE, CODES, colours_of
 
 
 def describe_segments(
@@ -45,4 +47,4 @@ def _attribute(value: int, name: str, colour: list[int] | None) -> dict[str, Any
 
 
 def _code(code: Code) -> dict[str, str]:
-    return {"CodeValue": code.value, "CodingSchemeDesignator": code.scheme, "CodeMeaning": code.meaning}
+    return {"CodeValue": code.value, "CodingSchemeDesignator": code.scheme_designator, "CodeMeaning": code.meaning}

@@ -1,82 +1,101 @@
-"""Every kind of attention against the reference of its net: rows of ``results.csv`` in, comparisons out."""
+"""Every kind of attention against the reference of its net: rows of ``results.csv`` in, comparisons out.
 
-import csv
-import io
+A table has the index (net, attention, seed, patient, class) and a column for each score and each fact of the arms.
+"""
+
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.study.results import SCORES, Row
+from kvseg_monai.study.results import KEYS, SCORES, as_csv
 from kvseg_monai.study.statistics import difference, verdict
 from kvseg_monai.utils.files import write_text
 
+ARM = ["net", "attention", "seed"]
 MEAN = "mean"  # the class of a patient's mean over the classes
 COLUMNS = (
     *("net", "attention", "reference", "class", "metric", "seeds", "patients", "reference_mean", "mean"),
     *("difference", "low", "high", "tost_p", "margin", "verdict"),
 )
 
-Table = dict[tuple[str, str, int], dict[tuple[str, str], Row]]
 
-
-def tabulate(rows: Sequence[Row]) -> Table:
-    """Return (net, attention, seed) -> (patient, class) -> row.
+def tabulate(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows as a table, in their order; an infinite score counts as undefined.
 
     Raises:
         InputError: a row is there twice, or the arms were not scored on the same patients and classes.
     """
-    table: Table = {}
-    for row in rows:
-        arm = table.setdefault((row["net"], row["attention"], row["seed"]), {})
-        key = (row["patient"], row["class"])
-        if key in arm:
-            name = f"{row['net']}-{row['attention']}-{row['seed']}"
-            raise InputError(f"the arm {name} has two rows of patient {key[0]}, class {key[1]}; keep one")
-        arm[key] = row
-    first = next(iter(table))
-    for arm, scored in table.items():
-        if set(scored) != set(table[first]):
-            patient, name = min(set(scored) ^ set(table[first]))
+    table = rows.set_index(list(KEYS))
+    metrics = metrics_of(table)
+    table[metrics] = table[metrics].astype(float).replace([math.inf, -math.inf], math.nan)
+    for *arm, patient, name in table.index[table.index.duplicated()]:
+        raise InputError(f"the arm {_name(arm)} has two rows of patient {patient}, class {name}; keep one")
+    keys = table.index.to_frame(index=False)
+    scored = {arm: set(zip(of["patient"], of["class"], strict=True)) for arm, of in keys.groupby(ARM, sort=False)}
+    first = next(iter(scored))
+    for arm, keys in scored.items():
+        if differing := keys ^ scored[first]:
+            patient, name = min(differing)
             raise InputError(
-                f"the arms {'-'.join(map(str, first))} and {'-'.join(map(str, arm))} were not scored on the same "
-                f"patients: only one has patient {patient}, class {name}; complete it, or make both again"
+                f"the arms {_name(first)} and {_name(arm)} were not scored on the same patients: only one has patient "
+                f"{patient}, class {name}; complete it, or make both again"
             )
     return table
 
 
-def scores(table: Table, net: str, attention: str, seeds: Sequence[int], *, cell: str, metric: str) -> np.ndarray:
-    """Return a score of one class as (S, P), patients in order."""
-    patients = sorted({patient for patient, _ in next(iter(table.values()))})
-    return np.array([[table[net, attention, s][p, cell][metric] for p in patients] for s in seeds], float)
+def _name(arm: Iterable[Any]) -> str:
+    return "-".join(map(str, arm))
 
 
-def seeds_of(table: Table, net: str, attention: str) -> list[int]:
-    """Return the seeds of which there is a result."""
-    return sorted(seed for n, kind, seed in table if (n, kind) == (net, attention))
+def metrics_of(table: pd.DataFrame) -> list[str]:
+    """Return the metrics of which there are scores."""
+    return [metric for metric in SCORES if metric in table]
 
 
-def comparisons(table: Table, *, reference: str, margin: float) -> Iterator[Row]:
-    """Yield a row per net, kind, class and metric; kinds and seeds without their reference are left out."""
-    classes = [MEAN, *dict.fromkeys(name for _, name in next(iter(table.values())) if name != MEAN)]
-    for net, kind in dict.fromkeys((net, kind) for net, kind, _ in table if kind != reference):
-        shared = sorted({*seeds_of(table, net, kind)} & {*seeds_of(table, net, reference)})
-        for cell in classes if shared else []:
-            for metric in SCORES:
-                if metric == "weighted_jaccard" and cell != MEAN:
-                    continue
-                ours, theirs = (scores(table, net, of, shared, cell=cell, metric=metric) for of in (kind, reference))
-                found = {"net": net, "attention": kind, "reference": reference, "class": cell, "metric": metric}
-                yield {**found, **_compare(ours, theirs, metric, margin)}
+def arms_of(table: pd.DataFrame) -> list[tuple[str, str, int]]:
+    """Return net, attention and seed of the arms, in their order."""
+    return list(table.index.droplevel(["patient", "class"]).unique())
 
 
-def _compare(ours: np.ndarray, theirs: np.ndarray, metric: str, margin: float) -> dict[str, Any]:
-    """Compare two scores (S, P); millimetres have no margin."""
+def kinds_of(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the pairs of net and attention kind, in their order."""
+    return list(dict.fromkeys((net, kind) for net, kind, _ in arms_of(table)))
+
+
+def scores(table: pd.DataFrame, net: str, attention: str, *, metric: str, cell: str = MEAN) -> pd.DataFrame:
+    """Return a score of one class as (S, P), seeds by patients, both in order."""
+    return table.xs((net, attention, cell), level=("net", "attention", "class"))[metric].unstack("patient")
+
+
+def comparisons(table: pd.DataFrame, *, reference: str, margin: float) -> pd.DataFrame:
+    """Return a row per net, kind, class and metric; kinds and seeds without their reference are left out."""
+    classes = [MEAN, *table.index.unique("class").drop(MEAN)]
+    rows = [
+        {"net": net, "attention": kind, "reference": reference, "class": cell, "metric": metric}
+        | _compare(*(scores(table, net, of, metric=metric, cell=cell) for of in (kind, reference)), metric, margin)
+        for net, kind in _kinds_beside(table, reference)
+        for cell in classes
+        for metric in metrics_of(table)
+        if metric != "weighted_jaccard" or cell == MEAN
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _kinds_beside(table: pd.DataFrame, reference: str) -> Iterable[tuple[str, str]]:
+    """Return the pairs of net and kind that share a seed with the reference."""
+    arms = arms_of(table)
+    return dict.fromkeys((net, k) for net, k, seed in arms if k != reference and (net, reference, seed) in arms)
+
+
+def _compare(ours: pd.DataFrame, theirs: pd.DataFrame, metric: str, margin: float) -> dict[str, Any]:
+    """Compare two scores (S, P) in the seeds that both have; millimetres have no margin."""
+    ours, theirs = ours.align(theirs, join="inner")
     used = margin if metric != "hd95_mm" else None
-    found = difference(ours - theirs, used)
+    found = difference((ours - theirs).to_numpy(), used)
     return {
         "seeds": found.seeds,
         "patients": found.patients,
@@ -91,21 +110,16 @@ def _compare(ours: np.ndarray, theirs: np.ndarray, metric: str, margin: float) -
     }
 
 
-def overall(rows: Sequence[Row], metric: str) -> list[Row]:
+def mean(values: pd.DataFrame) -> float:
+    """Return the mean of all that is defined, NaN where nothing is."""
+    return float(pd.Series(values.to_numpy().ravel()).mean())
+
+
+def overall(rows: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
     """Return the comparisons of one metric over all classes."""
-    return [row for row in rows if (row["class"], row["metric"]) == (MEAN, metric)]
+    return rows[(rows["class"] == MEAN) & (rows["metric"] == metric)].to_dict("records")
 
 
-def mean(values: np.ndarray) -> float:
-    """Return the mean of what is defined, NaN where nothing is."""
-    defined = values[np.isfinite(values)]
-    return float(defined.mean()) if defined.size else math.nan
-
-
-def write_comparisons(path: Path, rows: Sequence[Row]) -> Path:
+def write_comparisons(path: Path, rows: pd.DataFrame) -> Path:
     """Write comparisons as CSV; what is undefined is an empty cell."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows({key: "" if value != value else value for key, value in row.items()} for row in rows)
-    return write_text(path, text.getvalue())
+    return write_text(path, as_csv(rows))

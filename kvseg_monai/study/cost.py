@@ -2,20 +2,20 @@
 
 import json
 
+import pandas as pd
 import torch
 from monai.bundle import ConfigParser
 
 from kvseg_monai.cost.counting import count_macs
-from kvseg_monai.study.compare import MEAN, Table
+from kvseg_monai.study.compare import kinds_of
 from kvseg_monai.study.plan import Arm, Study, known_overrides
 
 
-def count_macs_of(study: Study, table: Table) -> dict[tuple[str, str], int]:
+def count_macs_of(study: Study, table: pd.DataFrame) -> dict[tuple[str, str], int]:
     """Return the complete multiply-accumulates of one image, by net and attention kind, for the arms in ``table``."""
-    classes = {name for _, name in next(iter(table.values())) if name != MEAN}
+    channels = table.index.unique("class").size  # the mean is in the place of the background
     arms = {(arm.net, arm.attention): arm for arm in study.arms}
-    kinds = dict.fromkeys((net, kind) for net, kind, _ in table)
-    return {key: _macs(study, arms[key], out_channels=len(classes) + 1) for key in kinds}
+    return {key: _macs(study, arms[key], out_channels=channels) for key in kinds_of(table)}
 
 
 def _macs(study: Study, arm: Arm, *, out_channels: int) -> int:

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from kvseg_monai.report.figures import as_file
 from kvseg_monai.report.page import Rows, describe_report, describe_versions, duration, write_page
 from kvseg_monai.study import compare, figures
-from kvseg_monai.study.compare import MEAN, Table
+from kvseg_monai.study.compare import MEAN, arms_of, kinds_of, scores
 from kvseg_monai.study.dataset import find_datalist
 from kvseg_monai.study.plan import Study
-from kvseg_monai.study.results import SCORES, Row, read_curves
+from kvseg_monai.study.results import SCORES, read_curves
 from kvseg_monai.study.statistics import COVERAGE, MIN_PATIENTS, RESAMPLES
 from kvseg_monai.study.tables import ARMS_HEADER, DIGITS, TITLES, arms_table, difference_cell, number
 
@@ -27,8 +27,8 @@ def write_study_page(
     target: str | Path,
     study: Study,
     *,
-    table: Table,
-    comparisons: Sequence[Row],
+    table: pd.DataFrame,
+    comparisons: pd.DataFrame,
     records: Records,
     macs: Mapping[tuple[str, str], int],
     remarks: Sequence[str],
@@ -46,19 +46,19 @@ def write_study_page(
         remarks: sentences on what the reader must know of the arms.
         file: the study file.
     """
-    nets = list(dict.fromkeys(net for net, _, _ in table))
+    nets, kinds, seeds = (table.index.unique(level) for level in ("net", "attention", "seed"))
     content = {
         "title": "Study of attention kinds",
         "notice": study.notice or _notice(study),
         "study": study,
-        "patients": len({patient for patient, _ in next(iter(table.values()))}),
-        "seeds": len({seed for _, _, seed in table}),
-        "shown_kinds": list(dict.fromkeys(kind for _, kind, _ in table)),
-        "arms": len(table),
+        "patients": table.index.unique("patient").size,
+        "seeds": seeds.size,
+        "shown_kinds": list(kinds),
+        "arms": len(arms_of(table)),
         "outcomes": [_outcome(row, table, macs) for row in compare.overall(comparisons, MAIN)],
         "forests": list(_forests(comparisons)),
         "scores": {"header": _HEADER, "rows": list(arms_table(table, macs))},
-        "classes": [_class_cells(row) for row in comparisons if row["class"] != MEAN and row["metric"] == MAIN],
+        "classes": [_class_cells(row) for row in _of_classes(comparisons)],
         "pairs": [{"net": net, "src": _pairs(study, table, net)} for net in nets],
         "curves": list(_curves(study)),
         "cost": figures.draw_cost(list(_costs(table)), reference=study.reference, title=TITLES[MAIN]),
@@ -88,12 +88,11 @@ def _notice(study: Study) -> str | None:
     return json.loads(datalist.read_text(encoding="utf-8")).get("notice") if datalist.is_file() else None
 
 
-def _parameters(table: Table, net: str, kind: str) -> int:
-    arm = next(rows for (n, k, _), rows in table.items() if (n, k) == (net, kind))
-    return int(next(iter(arm.values()))["parameters"])
+def _parameters(table: pd.DataFrame, net: str, kind: str) -> int:
+    return int(table.xs((net, kind), level=("net", "attention"))["parameters"].iloc[0])
 
 
-def _outcome(row: Row, table: Table, macs: Mapping[tuple[str, str], int]) -> dict[str, Any]:
+def _outcome(row: Mapping[str, Any], table: pd.DataFrame, macs: Mapping[tuple[str, str], int]) -> dict[str, Any]:
     """Return what came out for one net and kind, in words and numbers."""
     kinds = (row["attention"], row["reference"])
     costs = {
@@ -104,7 +103,7 @@ def _outcome(row: Row, table: Table, macs: Mapping[tuple[str, str], int]) -> dic
     return {**row, "difference": difference_cell(row, digits=3), **shares}
 
 
-def _forests(comparisons: Sequence[Row]) -> Iterator[dict[str, str]]:
+def _forests(comparisons: pd.DataFrame) -> Iterator[dict[str, str]]:
     for metric in SCORES:
         rows = compare.overall(comparisons, metric)
         if any(math.isfinite(row["difference"]) for row in rows):
@@ -112,49 +111,42 @@ def _forests(comparisons: Sequence[Row]) -> Iterator[dict[str, str]]:
             yield {"metric": metric, "title": TITLES[metric], "src": plot}
 
 
-def _class_cells(row: Row) -> list[str]:
+def _of_classes(comparisons: pd.DataFrame) -> list[dict[str, Any]]:
+    return comparisons[(comparisons["class"] != MEAN) & (comparisons["metric"] == MAIN)].to_dict("records")
+
+
+def _class_cells(row: Mapping[str, Any]) -> list[str]:
     digits = DIGITS[row["metric"]]
     means = [number(row[key], digits) for key in ("reference_mean", "mean")]
     return [row["net"], row["attention"], row["class"].replace("_", " "), *means, difference_cell(row), row["verdict"]]
 
 
-def _pairs(study: Study, table: Table, net: str) -> str:
-    kinds = list(dict.fromkeys(kind for n, kind, _ in table if n == net))
-    scores = {kind: _over_seeds(_scores(table, net, kind)) for kind in kinds}
-    patients = sorted({patient for patient, _ in next(iter(table.values()))})
-    return figures.draw_pairs(scores, patients, reference=study.reference, title=TITLES[MAIN])
+def _pairs(study: Study, table: pd.DataFrame, net: str) -> str:
+    means = {kind: scores(table, net, kind, metric=MAIN).mean() for n, kind in kinds_of(table) if n == net}
+    patients = list(next(iter(means.values())).index)
+    drawn = {kind: of_patients.to_numpy() for kind, of_patients in means.items()}
+    return figures.draw_pairs(drawn, patients, reference=study.reference, title=TITLES[MAIN])
 
 
-def _scores(table: Table, net: str, kind: str) -> np.ndarray:
-    return compare.scores(table, net, kind, compare.seeds_of(table, net, kind), cell=MEAN, metric=MAIN)
-
-
-def _over_seeds(scores: np.ndarray) -> np.ndarray:
-    """Mean over the seeds, (S, P) -> (P,), NaN where none is defined."""
-    return np.array([compare.mean(of_patient) for of_patient in scores.T])
-
-
-def _costs(table: Table) -> Iterator[dict[str, Any]]:
-    for net, kind in dict.fromkeys((net, kind) for net, kind, _ in table):
-        of_seed = [compare.mean(scores) for scores in _scores(table, net, kind)]
+def _costs(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    for net, kind in kinds_of(table):
+        of_seeds = scores(table, net, kind, metric=MAIN).mean(axis=1)
         yield {
             "net": net,
             "attention": kind,
             "parameters": _parameters(table, net, kind),
-            "score": compare.mean(np.array(of_seed)),
-            "spread": float(np.std(of_seed, ddof=1)) if len(of_seed) > 1 else 0.0,
+            "score": of_seeds.mean(),
+            "spread": of_seeds.std(skipna=False) if len(of_seeds) > 1 else 0.0,
         }
 
 
 def _curves(study: Study) -> Iterator[dict[str, str]]:
     """Draw a picture per net: a curve for each kind and seed."""
-    curves: dict[str, dict[str, dict[str, list[tuple[int, float]]]]] = {}
-    for row in read_curves(study.output_dir):
-        if row["val_mean_dice"]:
-            of_seeds = curves.setdefault(row["net"], {}).setdefault(row["attention"], {})
-            of_seeds.setdefault(row["seed"], []).append((int(row["epoch"]), float(row["val_mean_dice"])))
-    for net, kinds in curves.items():
-        drawn = {kind: list(of_seeds.values()) for kind, of_seeds in kinds.items()}
+    for net, of_net in read_curves(study.output_dir).groupby("net", sort=False):
+        drawn = {
+            kind: [list(zip(rows["epoch"], rows["val_mean_dice"], strict=True)) for _, rows in of_kind.groupby("seed")]
+            for kind, of_kind in of_net.groupby("attention", sort=False)
+        }
         yield {
             "net": net,
             "src": figures.draw_learning(drawn, reference=study.reference, title="validation Dice"),

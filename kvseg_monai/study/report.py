@@ -1,17 +1,19 @@
 """What a study leaves to read: ``comparisons.csv``, ``report.md``, the page ``report.html`` and its figures."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.report.page import describe_versions, refuse_page
 from kvseg_monai.study import compare, results
-from kvseg_monai.study.compare import Table
+from kvseg_monai.study.compare import arms_of, metrics_of
 from kvseg_monai.study.cost import count_macs_of
 from kvseg_monai.study.page import write_study_page
 from kvseg_monai.study.plan import Study
-from kvseg_monai.study.results import SCORES, Row
+from kvseg_monai.study.results import SCORES
 from kvseg_monai.study.state import arms_dir, refuse_unmatched
 from kvseg_monai.study.statistics import COVERAGE, MIN_PATIENTS, RESAMPLES
 from kvseg_monai.study.tables import ARMS_HEADER, DIGITS, TITLES, arms_table, difference_cell, markdown, number
@@ -34,7 +36,7 @@ Intervals and p-values are not adjusted for the number of comparisons. {coverage
 """
 
 
-def load(study: Study) -> Table:
+def load(study: Study) -> pd.DataFrame:
     """Return the results of the finished arms; the files of all arms are brought up to date.
 
     Where the arms themselves are not, as in a study that somebody else has run, those files are enough.
@@ -52,7 +54,7 @@ def load(study: Study) -> Table:
             f"{study.output_dir} has no finished arm; make some: python -m kvseg_monai.study run STUDY.yaml"
         )
     table = compare.tabulate(results.read_rows(target))
-    foreign = {"-".join(map(str, arm)) for arm in table} - set(names)
+    foreign = {"-".join(map(str, arm)) for arm in arms_of(table)} - set(names)
     if foreign:
         raise InputError(f"{target} has arms that the study file does not name: {', '.join(sorted(foreign))}")
     return table
@@ -77,7 +79,7 @@ def write_report(study: Study, *, file: str | Path, page: str | Path | None = No
     refuse_page(page, "html")
     refuse_foreign(study.output_dir / name for name in _written(study))
     table = load(study)
-    rows = list(compare.comparisons(table, reference=study.reference, margin=study.margin))
+    rows = compare.comparisons(table, reference=study.reference, margin=study.margin)
     records = results.read_records(study.output_dir)
     macs = count_macs_of(study, table)
     remarks = list(_remarks(study, table, records))
@@ -92,7 +94,7 @@ def write_report(study: Study, *, file: str | Path, page: str | Path | None = No
         file=file,
     )
     pictures = [write_bytes(study.output_dir / "figures" / f"{name}.png", figure) for name, figure in figures.items()]
-    lines = [*_lines(study, arms_table(table, macs), rows, remarks), *_links(figures)]
+    lines = [*_lines(study, table, rows, macs=macs, remarks=remarks), *_links(figures)]
     return [
         compare.write_comparisons(study.output_dir / COMPARISONS, rows),
         write_text(study.output_dir / REPORT, "\n".join(lines) + "\n"),
@@ -115,11 +117,18 @@ def _links(figures: Iterable[str]) -> Iterator[str]:
     yield from (f"![{name.replace('_', ' ')}](figures/{name}.png)" for name in figures)
 
 
-def _lines(study: Study, arms: Iterable[list[str]], rows: Sequence[Row], remarks: Sequence[str]) -> Iterator[str]:
+def _lines(
+    study: Study,
+    table: pd.DataFrame,
+    rows: pd.DataFrame,
+    *,
+    macs: Mapping[tuple[str, str], int],
+    remarks: Sequence[str],
+) -> Iterator[str]:
     yield f"# Attention kinds against `{study.reference}`\n"
     if study.notice:
         yield f"**{study.notice}**\n"
-    for metric in SCORES:
+    for metric in metrics_of(table):
         yield f"## {TITLES[metric]}\n"
         header = (
             "net",
@@ -137,11 +146,11 @@ def _lines(study: Study, arms: Iterable[list[str]], rows: Sequence[Row], remarks
     numbers = {"resamples": RESAMPLES, "margin": study.margin, "patients": MIN_PATIENTS, "coverage": COVERAGE}
     yield RULES.format(reference=study.reference, **numbers)
     yield "## Arms\n\nMean over test patients and seeds (in parentheses: standard deviation over seeds).\n"
-    yield from markdown(ARMS_HEADER, arms)
+    yield from markdown(ARMS_HEADER, arms_table(table, macs))
     yield from (f"\n{remark}" for remark in remarks)
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: dict[str, Any]) -> list[str]:
     digits = DIGITS[row["metric"]]
     return [
         *(str(row[key]) for key in ("net", "attention", "seeds", "patients")),
@@ -152,11 +161,15 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _remarks(study: Study, table: Table, records: dict[str, dict[str, Any]]) -> Iterator[str]:
+def _remarks(study: Study, table: pd.DataFrame, records: dict[str, dict[str, Any]]) -> Iterator[str]:
     """Yield sentences on what the reader must know of the arms."""
-    missing = [a.name for a in study.arms if (a.net, a.attention, a.seed) not in table]
+    there = arms_of(table)
+    missing = [a.name for a in study.arms if (a.net, a.attention, a.seed) not in there]
     if missing:
         yield f"Not finished, and not in these tables: {', '.join(missing)}."
+    unknown = [TITLES[metric] for metric in SCORES if metric not in metrics_of(table)]
+    if unknown:
+        yield f"Not in these results, which are older: {', '.join(unknown)}."
     for what, tell in {"device": str, "versions": describe_versions}.items():
         found = sorted({tell(record[what]) for record in records.values()})
         if len(found) > 1:

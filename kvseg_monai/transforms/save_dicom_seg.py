@@ -86,7 +86,7 @@ def _summary(label_map: np.ndarray, series: Series, classes: Sequence[tuple[str,
     for value, (name, code) in enumerate(classes, start=1):
         voxels = np.count_nonzero(label_map == value, axis=(0, 1))
         found = f"{voxels.sum() * millilitre:.1f} ml on {np.count_nonzero(voxels)} slices" if voxels.any() else "absent"
-        lines.append(f"  {value} {name} ({code.scheme} {code.value}, {code.meaning}): {found}")
+        lines.append(f"  {value} {name} ({code.scheme_designator} {code.value}, {code.meaning}): {found}")
     return "\n".join(lines)
 
 

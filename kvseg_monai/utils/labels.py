@@ -1,30 +1,22 @@
 """What the labels mean, in one table: SNOMED CT codes by name, and a colour for each place in the list.
 
-The codes are those of DICOM PS3.16, as pydicom ships it: CID 7150 for the category, CID 7151 for the organs.
+The codes are those of DICOM PS3.16 as pydicom ships it, CID 7151 for the organs.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 
 from kvseg_monai.errors import InputError
 
-
-@dataclass(frozen=True)
-class Code:
-    """A coded concept: its value in a coding scheme (SCT is SNOMED CT), and its meaning in words."""
-
-    value: str
-    meaning: str
-    scheme: str = "SCT"
-
-
-ANATOMICAL_STRUCTURE = Code("91723000", "Anatomical Structure")
+ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")  # of CID 7150; pydicom 2 has an older value
 CODES = {
-    "large_bowel": Code("14742008", "Large intestine"),
-    "small_bowel": Code("30315005", "Small intestine"),
-    "stomach": Code("69695003", "Stomach"),
+    "large_bowel": codes.cid7151.LargeIntestine,
+    "small_bowel": codes.cid7151.SmallIntestine,
+    "stomach": codes.cid7151.Stomach,
 }
 
 # Okabe and Ito's palette, told apart by the colour-blind, bright ones first: they must stand out on grey tissue.
@@ -56,16 +48,20 @@ def read_codes(path: str | Path) -> dict[str, Code]:
     rule = 'it must hold an object like {"liver": {"value": "10200004", "meaning": "Liver", "scheme": "SCT"}}'
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        codes = {name: Code(**code) for name, code in content.items()}
+        found = {name: _code(**code) for name, code in content.items()}
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path} cannot be read as codes ({error}); {rule}") from error
-    if not all(_is_code(code) for code in codes.values()):
+    if not all(_is_code(code) for code in found.values()):
         raise InputError(f"{path} holds a code that is no text, or too long (value 16, meaning 64 characters); {rule}")
-    return codes
+    return found
+
+
+def _code(value: str, meaning: str, scheme: str = "SCT") -> Code:
+    return Code(value, scheme, meaning)
 
 
 def _is_code(code: Code) -> bool:
     """Whether DICOM can hold it: value and scheme up to 16 characters, meaning up to 64."""
-    limits: Mapping[str, int] = {"value": 16, "meaning": 64, "scheme": 16}
+    limits = {"value": 16, "meaning": 64, "scheme_designator": 16}
     texts = {part: getattr(code, part) for part in limits}
     return all(isinstance(text, str) and 0 < len(text) <= limits[part] for part, text in texts.items())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -399,7 +400,9 @@ def test_a_mistake_ends_the_command_with_one_sentence(study):
 def rows(attention="kv", seed=0, **scores):
     shared = {"net": "setr", "attention": attention, "seed": seed, "volumes": 2}
     shared |= dict.fromkeys(results.OF_ARM, 1) | dict.fromkeys(results.SCORES, 0.5) | scores
-    return [{**shared, "patient": f"p{number}", "class": "mean"} for number in range(3)]
+    return pd.DataFrame([{**shared, "patient": f"p{number}", "class": "mean"} for number in range(3)])[
+        [*results.COLUMNS]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -408,8 +411,18 @@ def rows(attention="kv", seed=0, **scores):
         (lambda text: text[:-3], r"results\.csv, line 4: the line is cut off or broken .*delete results\.csv"),
         (lambda text: text[: text.index("p2") + 4], r"line 4"),
         (lambda text: text.replace("0.5", "half", 1), r"line 2"),
-        (lambda text: text[:20], r"line 1: the columns are not net, attention, seed, patient, class, jaccard"),
+        (
+            lambda text: text[:20],
+            r"line 1: there is no column seed, patient, .*with the columns net, attention, seed, patient, class",
+        ),
         (lambda text: text.splitlines()[0] + "\n", r"holds no row"),
+        (lambda text: "", r"cannot be read as a table"),
+        (
+            lambda text: text.replace(",1\n", ",1,1\n", 1),
+            r"cannot be read as a table \(Expected 13 fields in line 2, saw 14",
+        ),
+        (lambda text: text.replace("kv,0", "kv,zero", 1), r"line 2"),
+        (lambda text: text.replace(",2,1", ",,1", 1), r"line 2"),
     ],
 )
 def test_a_results_file_that_is_cut_off_is_refused(study, cut, message):
@@ -427,13 +440,13 @@ def test_a_report_of_nothing_is_told(study):
 def test_an_undefined_score_is_an_empty_cell(tmp_path):
     path = results.write_rows(tmp_path / "results.csv", rows(hd95_mm=None))
     assert ",0.5,,2," in path.read_text()
-    assert np.isnan(results.read_rows(path)[0]["hd95_mm"])
+    assert np.isnan(results.read_rows(path)["hd95_mm"].iloc[0])
 
 
 def test_the_volumes_of_a_patient_are_averaged_where_defined():
     organ = [{"dice": 0.4, "jaccard": 0.2, "hd95_mm": None}, {"dice": 0.8, "jaccard": 0.6, "hd95_mm": 3.0}]
     cases = [{"patient": "a", "classes": {"liver": scores}, **scores, "weighted_jaccard": 0.5} for scores in organ]
     record = {"net": "setr", "attention": "kv", "seed": 0, **dict.fromkeys(results.OF_ARM, 1)}
-    liver, mean = results.rows_of({"classes": {"liver": {}}, "cases": cases}, record)
-    assert [liver[key] for key in results.SCORES] == [pytest.approx(0.4), None, pytest.approx(0.6), 3.0]
+    liver, mean = results.rows_of({"classes": {"liver": {}}, "cases": cases}, record).to_dict("records")
+    assert [liver[key] for key in results.SCORES] == pytest.approx([0.4, np.nan, 0.6, 3.0], nan_ok=True)
     assert (mean["class"], mean["weighted_jaccard"], mean["volumes"]) == ("mean", 0.5, 2)

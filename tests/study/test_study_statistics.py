@@ -3,8 +3,10 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
+from support import ROOT
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.study import compare, results, statistics
@@ -112,14 +114,14 @@ def rows(attention, seed, jaccard, *, net="setr", patients=8, hd95=2.0):
     shared = {"net": net, "attention": attention, "seed": seed, "volumes": 1, **dict.fromkeys(results.OF_ARM, 1)}
     scores = {**dict.fromkeys(results.SCORES, jaccard), "hd95_mm": hd95}
     names = [(f"p{number}", name) for number in range(patients) for name in ("liver", "mean")]
-    return [{**shared, "patient": patient, "class": name, **scores} for patient, name in names]
+    return pd.DataFrame([{**shared, "patient": patient, "class": name, **scores} for patient, name in names])
 
 
 def test_arms_are_paired_by_net_and_seed():
     """Seed 2 of kv has no reference and another net has none at all: neither takes part."""
-    made = rows("qkv", 0, 0.8) + rows("qkv", 1, 0.6) + rows("kv", 0, 0.75) + rows("kv", 1, 0.55) + rows("kv", 2, 0.1)
-    made += rows("own", 0, 0.9, net="unet")
-    found = list(compare.comparisons(compare.tabulate(made), reference="qkv", margin=MARGIN))
+    arms = (("qkv", 0, 0.8), ("qkv", 1, 0.6), ("kv", 0, 0.75), ("kv", 1, 0.55), ("kv", 2, 0.1))
+    made = pd.concat([*(rows(*arm) for arm in arms), rows("own", 0, 0.9, net="unet")])
+    found = compare.comparisons(compare.tabulate(made), reference="qkv", margin=MARGIN).to_dict("records")
     assert {(row["net"], row["attention"]) for row in found} == {("setr", "kv")}
     assert [(r["class"], r["metric"]) for r in found] == [
         *(("mean", metric) for metric in ("jaccard", "weighted_jaccard", "dice", "hd95_mm")),
@@ -136,16 +138,66 @@ def test_arms_of_other_patients_do_not_match():
     with pytest.raises(
         InputError, match=r"setr-qkv-0 and setr-kv-0 were not scored on the same patients: .* patient p7"
     ):
-        compare.tabulate(rows("qkv", 0, 0.8) + rows("kv", 0, 0.8, patients=7))
+        compare.tabulate(pd.concat([rows("qkv", 0, 0.8), rows("kv", 0, 0.8, patients=7)]))
 
 
 def test_a_row_that_is_there_twice_is_refused():
     with pytest.raises(InputError, match=r"the arm setr-qkv-0 has two rows of patient p0, class liver"):
-        compare.tabulate(rows("qkv", 0, 0.8) * 2)
+        compare.tabulate(pd.concat([rows("qkv", 0, 0.8)] * 2))
 
 
 def test_what_is_undefined_is_an_empty_cell(tmp_path):
-    made = rows("qkv", 0, 0.8, hd95=math.nan) + rows("kv", 0, 0.8)
-    found = list(compare.comparisons(compare.tabulate(made), reference="qkv", margin=MARGIN))
+    made = pd.concat([rows("qkv", 0, 0.8, hd95=math.nan), rows("kv", 0, 0.8)])
+    found = compare.comparisons(compare.tabulate(made), reference="qkv", margin=MARGIN)
     text = compare.write_comparisons(tmp_path / "comparisons.csv", found).read_text()
     assert "setr,kv,qkv,mean,hd95_mm,1,0,,2.0,,,,,,undecided at this sample size" in text
+
+
+PUBLISHED = ROOT / "bundles" / "studies" / "acdc" / "results"
+
+
+def compare_published(rows: pd.DataFrame) -> pd.DataFrame:
+    return compare.comparisons(compare.tabulate(rows), reference="qkv", margin=MARGIN)
+
+
+@pytest.fixture(scope="module")
+def published() -> pd.DataFrame:
+    return results.read_rows(PUBLISHED / results.FILE)
+
+
+def test_published_comparisons_come_out_again_to_the_last_digit(published, tmp_path):
+    found = compare_published(published)
+    assert len(found) == 143
+    path = compare.write_comparisons(tmp_path / "comparisons.csv", found)
+    assert path.read_bytes() == (PUBLISHED / path.name).read_bytes()
+
+
+def test_results_are_read_by_the_names_of_their_columns(published, tmp_path):
+    columns = [*reversed(published.columns), "surface_dice"]
+    path = tmp_path / "results.csv"
+    published.assign(surface_dice=0.5)[columns].to_csv(path, index=False)
+    pd.testing.assert_frame_equal(results.read_rows(path), published)
+
+
+def test_results_that_are_older_than_a_metric_are_compared_without_it(published, tmp_path):
+    path = tmp_path / "results.csv"
+    arms = published[(published["net"] == "unet") | published["attention"].isin(["qkv", "k"])]
+    arms.drop(columns="hd95_mm").to_csv(path, index=False)
+    found = compare_published(results.read_rows(path))
+    assert set(found["metric"]) == {"jaccard", "weighted_jaccard", "dice"}
+
+
+@pytest.mark.parametrize("column", ["class", "training_seconds"])
+def test_a_missing_column_is_told_and_nothing_is_to_be_deleted(published, tmp_path, column):
+    path = tmp_path / "results.csv"
+    published.drop(columns=column).to_csv(path, index=False)
+    with pytest.raises(InputError, match=rf"results\.csv, line 1: there is no column {column}; give the file") as error:
+        results.read_rows(path)
+    assert "delete" not in str(error.value)
+
+
+def test_names_and_numbers_stay_as_they_were_written(tmp_path):
+    made = rows("qkv", 0, 0.1 + 0.2).replace({"patient": {"p0": "007", "p1": "NA", "p2": "1e3"}})
+    read = results.read_rows(results.write_rows(tmp_path / "results.csv", made))
+    assert list(read["patient"].unique()[:3]) == ["007", "NA", "1e3"]
+    assert (read["jaccard"] == 0.1 + 0.2).all()

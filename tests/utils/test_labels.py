@@ -11,11 +11,20 @@ from kvseg_monai.utils.labels import ANATOMICAL_STRUCTURE, CODES, read_codes
 
 
 def test_the_codes_are_dicoms_own():
-    assert ANATOMICAL_STRUCTURE.value == codes.cid7150.AnatomicalStructure.value
-    for name, keyword in (("large_bowel", "LargeIntestine"), ("small_bowel", "SmallIntestine"), ("stomach", "Stomach")):
-        code = getattr(codes.cid7151, keyword)
-        assert (CODES[name].value, CODES[name].meaning) == (code.value, code.meaning)
-        assert CODES[name].scheme == code.scheme_designator == "SCT"
+    """Of every pydicom the same: that of MONAI Label's environment has another anatomical structure."""
+    assert codes.cid7150.AnatomicalStructure.value in (ANATOMICAL_STRUCTURE.value, "123037004")
+    organs = {
+        "large_bowel": ("14742008", "Large intestine"),
+        "small_bowel": ("30315005", "Small intestine"),
+        "stomach": ("69695003", "Stomach"),
+    }
+    assert {name: (code.value, code.meaning) for name, code in CODES.items()} == organs
+    assert {code.scheme_designator for code in (*CODES.values(), ANATOMICAL_STRUCTURE)} == {"SCT"}
+
+
+def test_further_codes_are_read_from_a_file(tmp_path):
+    (tmp_path / "codes.json").write_text('{"liver": {"value": "10200004", "meaning": "Liver"}}')
+    assert read_codes(tmp_path / "codes.json") == {"liver": codes.cid7151.Liver}
     assert yaml.safe_load((ROOT / "bundles" / "bundles.yaml").read_text())["labels"][1:] == list(CODES) == list(CLASSES)
 
 
