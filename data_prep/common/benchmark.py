@@ -19,10 +19,10 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-from data_prep.common.nifti_io import write_volume
 from data_prep.common.parallel import as_done
 from data_prep.common.volume_set import run
 from kvseg_monai.cost.timing import time_in_turn
+from kvseg_monai.data.nifti import write_volume
 
 READERS: dict[str, Callable[[Path], np.ndarray]] = {
     "dicom": lambda file: pydicom.dcmread(file).pixel_array,

@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from data_prep.common.datalist import check_fractions, split_patients, write_datalist
 from data_prep.common.files import fingerprint, read_json, write_json
-from data_prep.common.nifti_io import write_volume
 from data_prep.common.parallel import as_done
 from data_prep.common.target import DATALIST, paths
+from kvseg_monai.data.nifti import write_volume
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.files import discard, only_ours, refuse_foreign
 from kvseg_monai.utils.geometry import SPACING_MM, spacing_of, spans_volume

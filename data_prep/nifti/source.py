@@ -15,10 +15,10 @@ import numpy as np
 from data_prep.common.files import file_state, fingerprint
 from data_prep.common.index import make_key, read_index
 from data_prep.common.label_table import LabelTable, apply_table, parse_number_table, voxels_per_class
-from data_prep.common.nifti_io import read_volume
 from data_prep.common.pairs import Found, Layout, Pair, add_pair_options, find_pairs, flat_names, take_layout
 from data_prep.common.preparation import write_scan
 from data_prep.common.volume_set import VolumeSet, run
+from kvseg_monai.data.nifti import read_volume
 from kvseg_monai.errors import InputError
 
 SAME_PLACE_MM = 1e-3

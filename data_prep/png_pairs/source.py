@@ -15,13 +15,13 @@ import numpy as np
 
 from data_prep.common.index import read_index
 from data_prep.common.label_table import apply_table, parse_number_table, voxels_per_class
-from data_prep.common.nifti_io import radiological_affine
 from data_prep.common.pairs import add_pair_options, take_layout
 from data_prep.common.png_io import read_png
 from data_prep.common.preparation import write_scan
 from data_prep.common.volume_set import VolumeSet, run
 from data_prep.png_pairs.scans import PngScan, find_scans, make_rules
 from kvseg_monai.errors import InputError
+from kvseg_monai.utils.geometry import radiological_affine
 
 IMAGE_KINDS = ("8-bit gray", "16-bit gray")
 MASK_KINDS = (*IMAGE_KINDS, "8-bit palette", "4-bit palette", "2-bit palette", "1-bit palette")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.common.nifti_io import radiological_affine
 from data_prep.common.png_io import read_png
 from data_prep.common.preparation import write_scan
 from data_prep.uw_madison.layout import SLICE_GAP_MM, Scan
 from data_prep.uw_madison.rle import decode
 from data_prep.uw_madison.table import CLASSES
 from kvseg_monai.errors import InputError
+from kvseg_monai.utils.geometry import radiological_affine
 
 OVERLAP_RULE = "where organs overlap, stomach wins over small_bowel and small_bowel wins over large_bowel"
 

@@ -24,7 +24,7 @@ from kvseg_monai.data.datalist import (
     section_named,
     told_sections,
 )
-from kvseg_monai.data.nifti_names import VOLUME_SUFFIXES, why_no_file
+from kvseg_monai.data.nifti import VOLUME_SUFFIXES, why_no_file
 from kvseg_monai.data.search import as_sentence, find_nifti
 from kvseg_monai.dicom.listing import list_volumes, not_dicom
 from kvseg_monai.errors import InputError

@@ -13,10 +13,10 @@ from made_raw import RawSource
 from made_sources import AFFINE, SHAPE, TABLE, make_dicom, make_nifti, make_png, prepare, voxels
 from PIL import Image
 
-from data_prep.common.nifti_io import read_volume
 from data_prep.common.png_io import read_png
 from data_prep.common.target import check_names
 from data_prep.uw_madison import source as uw_madison
+from kvseg_monai.data.nifti import read_volume
 from kvseg_monai.errors import InputError
 
 PAIRS = {"nifti": (make_nifti, "labels", ".nii.gz"), "png_pairs": (make_png, "masks", ".png")}
