@@ -65,10 +65,10 @@ def prepare(
     table = [f"{value}={name}" for value, name in source.labels.items()]
     mark = fingerprint(*table, *(f"{scan.name} {scan.patient}" for scan in source.scans))
     names = [scan.name for scan in source.scans]
-    split = {"validation_fraction": validation_fraction, "test_fraction": test_fraction, "seed": seed}
+    fractions = {"validation": validation_fraction, "test": test_fraction}
     with opened_target(target, tool=source.tool, source_fingerprint=mark, names=names, overwrite=overwrite) as folder:
         records, failed, reused = convert_all(source.scans, folder, source.convert, workers=workers)
-        sections = write_split(records, folder, name=source.name, labels=source.labels, split=split)
+        sections = write_split(records, folder, name=source.name, labels=source.labels, fractions=fractions, seed=seed)
         summary = {"tool": source.tool, "source_fingerprint": mark}
         summary |= _summary(source, records, failed={**source.failed, **failed}, reused=reused, sections=sections)
         summary["remarks"] += twins(records, folder)

@@ -68,7 +68,8 @@ def prepare(
             folder,
             name="PHANTOM in the layout of UW-Madison GI Tract" if phantom else "UW-Madison GI Tract",
             labels=LABELS,
-            split={"validation_fraction": validation_fraction, "test_fraction": test_fraction, "seed": seed},
+            fractions={"validation": validation_fraction, "test": test_fraction},
+            seed=seed,
             notice=PHANTOM_NOTICE if phantom else None,
         )
         write_summary(folder, {"tool": TOOL, "source_fingerprint": mark, "complete": not failed, **summary})
