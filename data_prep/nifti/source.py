@@ -100,7 +100,7 @@ def parse(arguments: list[str] | None = None) -> tuple[VolumeSet, Path, dict]:
     )
     name = options.pop("name") or "NIfTI images and masks"
     volumes = VolumeSet(
-        "data_prep.nifti.source", name, scans, convert_scan, table.names, failed=found.failed, remarks=found.remarks
+        "data_prep.nifti", name, scans, convert_scan, table.names, failed=found.failed, remarks=found.remarks
     )
     return volumes, options.pop("target"), options
 

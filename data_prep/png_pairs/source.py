@@ -84,7 +84,7 @@ def parse(arguments: list[str] | None = None) -> tuple[VolumeSet, Path, dict]:
     name = options.pop("name") or "PNG images and masks"
     scans, found = find_scans(source, layout, rules, table)
     volumes = VolumeSet(
-        "data_prep.png_pairs.source", name, scans, convert_scan, table.names, failed=found.failed, remarks=found.remarks
+        "data_prep.png_pairs", name, scans, convert_scan, table.names, failed=found.failed, remarks=found.remarks
     )
     return volumes, options.pop("target"), options
 
