@@ -31,5 +31,5 @@ def counted(kinds: Iterable[str]) -> str:
 
 def remarks_on(folders: str, kinds: Iterable[str]) -> list[str]:
     """Return the sentence on files that were passed over, in a list; an empty one where there are none."""
-    told = counted(kinds)
-    return [f"passed over in {folders}: {told}"] if told else []
+    found = counted(kinds)
+    return [f"passed over in {folders}: {found}"] if found else []

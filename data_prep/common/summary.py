@@ -13,11 +13,11 @@ class Contents:
 
     Args:
         count: records of the scans -> entries of the summary.
-        tell: summary -> lines of the text.
+        describe: summary -> lines of the text.
     """
 
     count: Callable[[Sequence[dict]], dict]
-    tell: Callable[[dict], list[str]]
+    describe: Callable[[dict], list[str]]
 
 
 def add_up(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
@@ -35,13 +35,13 @@ def _count_voxels(records: Sequence[dict]) -> dict:
     }
 
 
-def _tell_voxels(summary: dict) -> list[str]:
+def _describe_voxels(summary: dict) -> list[str]:
     classes = ", ".join(f"{name} {count}" for name, count in summary["voxels_per_class"].items())
     labels = ", ".join(f"{value} {name}" for value, name in summary["labels"].items())
     return [f"labels: {labels}" if len(summary["labels"]) > 1 else "labels: none", f"voxels: {classes or '-'}"]
 
 
-VOXELS = Contents(_count_voxels, _tell_voxels)
+VOXELS = Contents(_count_voxels, _describe_voxels)
 
 
 def print_summary(summary: dict, target: Path, *, contents: Contents, unit: str, file: TextIO) -> None:
@@ -59,7 +59,7 @@ def print_summary(summary: dict, target: Path, *, contents: Contents, unit: str,
     lines = [
         f"{summary['scans']} scans of {summary['patients']} {unit}s in {target} ({summary['reused_scans']} done "
         f"before){labelled}",
-        *contents.tell(summary),
+        *contents.describe(summary),
         f"split by {unit}: {split or 'none, no scan is left'}",
         *summary["remarks"],
         *(f"LEFT OUT {name}: {sentence}" for name, sentence in summary["failed"].items()),

@@ -22,7 +22,7 @@ from data_prep.uw_madison.table import LABELS, read_table
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.overlap import refuse_overlap
 
-NAMES_TOLD = 5
+MAX_NAMES = 5
 
 
 def read_source(source: Path, *, include_bad_scans: bool = False) -> VolumeSet:
@@ -62,14 +62,14 @@ def read_source(source: Path, *, include_bad_scans: bool = False) -> VolumeSet:
 def _remarks(bad: Sequence[str], absent: Sequence[str]) -> list[str]:
     remarks = [f"left out as known bad (--include-bad-scans uses them): {' '.join(bad)}"] if bad else []
     if absent:
-        shown = " ".join(absent[:NAMES_TOLD]) + (" ..." if len(absent) > NAMES_TOLD else "")
+        shown = " ".join(absent[:MAX_NAMES]) + (" ..." if len(absent) > MAX_NAMES else "")
         remarks.append(f"not in the source, though train.csv has rows for them: {len(absent)} scans ({shown})")
     return remarks
 
 
-def _others(cases: Path, scans: Sequence[Scan], told: Sequence[Path]) -> list[str]:
-    """Count what lies below ``cases`` and is neither a slice nor ``told`` of, or in a folder that is."""
-    known = {*told, *(file for scan in scans for file in scan.slices)}
+def _others(cases: Path, scans: Sequence[Scan], reported: Sequence[Path]) -> list[str]:
+    """Count what lies below ``cases`` and is neither a slice nor among or below ``reported``."""
+    known = {*reported, *(file for scan in scans for file in scan.slices)}
     others = [path for path in files_below(cases) if path not in known and known.isdisjoint(path.parents)]
     return remarks_on(cases.name, (kind_of(path, path.relative_to(cases).as_posix(), None) for path in others))
 

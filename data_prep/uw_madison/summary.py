@@ -17,7 +17,7 @@ def _count_slices(records: Sequence[dict]) -> dict:
     }
 
 
-def _tell_slices(summary: dict) -> list[str]:
+def _describe_slices(summary: dict) -> list[str]:
     organs = ", ".join(f"{organ} {count}" for organ, count in summary["slices_per_class"].items())
     return [
         f"{summary['slices']} slices, {summary['slices_with_organ']} with an organ ({organs})",
@@ -26,4 +26,4 @@ def _tell_slices(summary: dict) -> list[str]:
     ]
 
 
-SLICES = Contents(_count_slices, _tell_slices)
+SLICES = Contents(_count_slices, _describe_slices)

@@ -1,6 +1,6 @@
 """NIfTI files: their names, opened and read with care, written in one step. No torch needed.
 
-Damage anywhere in a file is told, never read as other voxels. Voxels are (X, Y, Z), an affine is (4, 4), from voxel
+Damage anywhere in a file is reported, never read as other voxels. Voxels are (X, Y, Z), an affine is (4, 4), from voxel
 index to RAS mm. :class:`kvseg_monai.data.NiftiReader` and :class:`kvseg_monai.data.AtomicNibabelWriter` are MONAI's
 classes on top of this.
 """
@@ -49,7 +49,7 @@ def open_nifti(path: str | os.PathLike[str]) -> Iterator[nib.spatialimages.Spati
     the file is read, so that the checksum is compared: in one pass, and with no more memory than the voxels take.
 
     Raises:
-        InputError: at the start, when there is no such file, or its header tells that it holds no voxels that can be
+        InputError: at the start, when there is no such file, or its header says that it holds no voxels that can be
             used; at the end, when it is cut off, damaged, or goes on with something else.
     """
     path = os.fspath(path)
@@ -58,8 +58,8 @@ def open_nifti(path: str | os.PathLike[str]) -> Iterator[nib.spatialimages.Spati
     try:
         with ExitStack() as stack:
             image = nib.load(path)
-            if finding := _header_problem(image, path):
-                raise InputError(f"{path} {finding}")
+            if problem := _header_problem(image, path):
+                raise InputError(f"{path} {problem}")
             if path.lower().endswith(".gz"):
                 stream = stack.enter_context(gzip.open(path))
                 holder = nib.FileHolder(filename=path, fileobj=stream)

@@ -130,7 +130,7 @@ def test_what_lies_there_and_is_no_slice_is_counted(raw, target, capsys):
     assert "\npassed over in train: 2 *.png, 1 *.txt, 1 *.xlsx, 1 hidden\n" in capsys.readouterr().out
 
 
-def test_a_scan_copied_under_another_case_is_told(raw, target):
+def test_a_scan_copied_under_another_case_is_reported(raw, target):
     raw.add(SCAN).add("case3_day1").save()
     remarks = prepare(raw.root, target)["remarks"]
     assert remarks == [f"one image under the names of several patients: {SCAN}, case3_day1"]
