@@ -19,10 +19,10 @@ import numpy as np
 import pydicom
 from PIL import Image
 
-from data_prep.common.nifti_io import write_volume
 from data_prep.common.parallel import as_done
 from data_prep.common.volume_set import run
 from kvseg_monai.cost.timing import time_in_turn
+from kvseg_monai.data.nifti import write_volume
 
 READERS: dict[str, Callable[[Path], np.ndarray]] = {
     "dicom": lambda file: pydicom.dcmread(file).pixel_array,
@@ -35,7 +35,8 @@ def copy_plainly(kind: str, target: Path, scan: tuple[int, tuple[tuple[Path, ...
     """Decode the files of one scan and write its volumes."""
     number, volumes = scan
     for place, files in enumerate(volumes):
-        voxels = np.stack([READERS[kind](file) for file in files]).T
+        parts = [READERS[kind](file) for file in files]  # each a slice, or a volume of its own
+        voxels = np.concatenate([part if part.ndim == 3 else part[None] for part in parts]).T
         write_volume(target / f"{number}_{place}.nii.gz", voxels, np.eye(4))
 
 

@@ -1,12 +1,12 @@
 """Image files and the mask file of each, found by equal paths below two folders."""
 
 import argparse
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.common.files import files_below
 from data_prep.common.label_table import EXAMPLE
+from data_prep.common.passed_over import counted, kind_of, remarks_on
 from data_prep.common.preparation import add_options
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.overlap import refuse_overlap
@@ -84,10 +84,9 @@ def find_pairs(source: Path, layout: Layout) -> Found:
         if stem in masks.taken
     ]
     used = {*images.taken.values(), *masks.taken.values()}
-    kinds = Counter(kind for path, kind in (masks.others | images.others).items() if path not in used)
+    others = [kind for path, kind in (masks.others | images.others).items() if path not in used]
     folders = " and ".join(dict.fromkeys((layout.images, layout.masks)))
-    remarks = [f"passed over in {folders}: {_listed(kinds)}"] if kinds else []
-    return Found(pairs, failed | masks.odd | images.odd, remarks)
+    return Found(pairs, failed | masks.odd | images.odd, remarks_on(folders, others))
 
 
 def _look(folder: Path, suffix: str, endings: tuple[str, ...], option: str) -> _Side:
@@ -98,7 +97,7 @@ def _look(folder: Path, suffix: str, endings: tuple[str, ...], option: str) -> _
         name = path.relative_to(folder).as_posix()
         ending = next((end for end in endings if name[-len(end) :].lower() == end), None)
         stem = name[: -len(ending)] if ending else name
-        if kind := _kind(path, name, ending) or ("" if stem.endswith(suffix) else f"*{ending} without {suffix}"):
+        if kind := kind_of(path, name, ending) or ("" if stem.endswith(suffix) else f"*{ending} without {suffix}"):
             side.others[path] = kind
             continue
         stem = stem.removesuffix(suffix)
@@ -110,28 +109,11 @@ def _look(folder: Path, suffix: str, endings: tuple[str, ...], option: str) -> _
             what = "a link that leads to no file" if path.is_symlink() else "no regular file"
             side.odd[stem] = f"{path} is {what}; get the file itself, or remove it"
     if not side.taken and not side.odd:
-        held = f" (but {_listed(Counter(side.others.values()))})" if side.others else ""
+        held = f" (but {counted(side.others.values())})" if side.others else ""
         raise InputError(
             f"{folder} holds no file *{suffix}{endings[-1]}{held}; name the folder below --source with {option}"
         )
     return side
-
-
-def _kind(path: Path, name: str, ending: str | None) -> str:
-    """Say what a file is that no image or mask can be; empty for one that can."""
-    if any(part.startswith(".") for part in name.split("/")):
-        return "hidden"
-    if not name.isascii() and name != name.encode(errors="replace").decode():
-        return "whose name is not in UTF-8"
-    if ending:
-        return ""
-    if not path.is_file():
-        return "linked to nothing" if path.is_symlink() else "not regular"
-    return f"*{path.suffix}" if path.suffix else "without ending"
-
-
-def _listed(kinds: Counter[str]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
 
 
 def flat_name(text: str) -> str:

@@ -14,11 +14,13 @@ from typing import Protocol, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.common.datalist import check_fractions, split_patients, write_datalist
+from data_prep.common.datalist import check_fractions, write_datalist
 from data_prep.common.files import fingerprint, read_json, write_json
-from data_prep.common.nifti_io import write_volume
 from data_prep.common.parallel import as_done
-from data_prep.common.target import DATALIST, paths
+from data_prep.common.target import paths
+from kvseg_monai.data.datalist import DATALIST
+from kvseg_monai.data.nifti import write_volume
+from kvseg_monai.data.split import split_patients
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.files import discard, only_ours, refuse_foreign
 from kvseg_monai.utils.geometry import SPACING_MM, spacing_of, spans_volume
@@ -157,7 +159,8 @@ def write_split(
     *,
     name: str,
     labels: Mapping[int, str],
-    split: Mapping[str, float | int],
+    fractions: Mapping[str, float],
+    seed: int,
     notice: str | None = None,
 ) -> dict[str, list[str]]:
     """Write ``datalist.json``, or remove it where no scan is left, and return the patients of each section.
@@ -167,7 +170,8 @@ def write_split(
         target: the folder of the preparation.
         name: of the data set.
         labels: class name of each label value.
-        split: ``validation_fraction``, ``test_fraction`` and ``seed``.
+        fractions: share of the patients in ``validation`` and in ``test``.
+        seed: of the split.
         notice: a sentence that every report on the data set must show.
     """
     if not records:
@@ -178,7 +182,7 @@ def write_split(
         image, label, _ = (path.relative_to(target).as_posix() for path in paths(record["scan"], target))
         item = {"image": image, "patient": record["patient"]}
         items.append(item | ({"label": label} if record["labelled"] else {}))
-    sections = split_patients((item["patient"] for item in items if "label" in item), **split)
+    sections = split_patients((item["patient"] for item in items if "label" in item), fractions, seed=seed)
     content = write_datalist(target / DATALIST, items, name=name, labels=labels, sections=sections, notice=notice)
     lists = {key: value for key, value in content.items() if isinstance(value, list)}
     return {section: sorted({item["patient"] for item in entries}) for section, entries in lists.items()}

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data_prep.common.files import read_json, write_json
+from kvseg_monai.data.datalist import DATALIST
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.files import (
     RECORD,
@@ -26,7 +27,6 @@ from kvseg_monai.utils.files import (
 
 FOLDERS = ("images", "labels", "records")
 SUMMARY = "summary.json"
-DATALIST = "datalist.json"
 REPLACEMENT = ".replacement"  # what --overwrite makes, until it is whole
 LONGEST_NAME = 230  # bytes: file systems allow 255, and an ending and the mark of an unfinished file are added
 

@@ -4,10 +4,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from data_prep.common.files import fingerprint, system_errors_told, write_json
 from data_prep.common.preparation import Scan, check_options, convert_all, refuse_shared, write_split
+from data_prep.common.summary import VOXELS, Contents, print_summary
 from data_prep.common.target import SUMMARY, opened_target
 from data_prep.common.twins import twins
 from kvseg_monai.errors import InputError
@@ -25,6 +26,11 @@ class VolumeSet:
         labels: class name of each label value.
         failed: what was found wrong before any conversion: name -> sentence.
         remarks: sentences that the summary repeats, as on what is left out by rule.
+        facts: what else the summary shall hold.
+        contents: what the summary says of what the volumes hold.
+        unit: what a patient is called in the data.
+        notice: a sentence that every report on the data set must show.
+        mark: what the source is known by in a second run; "" for its labels, and the names and patients of its scans.
     """
 
     tool: str
@@ -34,6 +40,17 @@ class VolumeSet:
     labels: Mapping[int, str]
     failed: Mapping[str, str] = field(default_factory=dict)
     remarks: Sequence[str] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    contents: Contents = VOXELS
+    unit: str = "patient"
+    notice: str | None = None
+    mark: str = ""
+
+    @property
+    def source_fingerprint(self) -> str:
+        """Hash of what the source is known by."""
+        table = (f"{value}={name}" for value, name in self.labels.items())
+        return self.mark or fingerprint(*table, *(f"{scan.name} {scan.patient}" for scan in self.scans))
 
 
 def prepare(
@@ -62,15 +79,21 @@ def prepare(
             f"--source holds nothing to prepare{': ' + reasons[0] if reasons else ''}; give another folder"
         )
     refuse_shared((scan.patient, file) for scan in source.scans for file in scan.files[0])
-    table = [f"{value}={name}" for value, name in source.labels.items()]
-    mark = fingerprint(*table, *(f"{scan.name} {scan.patient}" for scan in source.scans))
+    mark = {"tool": source.tool, "source_fingerprint": source.source_fingerprint}
     names = [scan.name for scan in source.scans]
-    split = {"validation_fraction": validation_fraction, "test_fraction": test_fraction, "seed": seed}
-    with opened_target(target, tool=source.tool, source_fingerprint=mark, names=names, overwrite=overwrite) as folder:
+    fractions = {"validation": validation_fraction, "test": test_fraction}
+    with opened_target(target, **mark, names=names, overwrite=overwrite) as folder:
         records, failed, reused = convert_all(source.scans, folder, source.convert, workers=workers)
-        sections = write_split(records, folder, name=source.name, labels=source.labels, split=split)
-        summary = {"tool": source.tool, "source_fingerprint": mark}
-        summary |= _summary(source, records, failed={**source.failed, **failed}, reused=reused, sections=sections)
+        sections = write_split(
+            records,
+            folder,
+            name=source.name,
+            labels=source.labels,
+            fractions=fractions,
+            seed=seed,
+            notice=source.notice,
+        )
+        summary = mark | _summary(source, records, failed={**source.failed, **failed}, reused=reused, sections=sections)
         summary["remarks"] += twins(records, folder)
         write_json(folder / SUMMARY, summary)
     return summary
@@ -84,9 +107,9 @@ def _summary(
         "labels": {str(value): name for value, name in source.labels.items()},
         "scans": len(records),
         "patients": len({record["patient"] for record in records}),
-        "labelled_scans": sum(record["labelled"] for record in records),
         "reused_scans": reused,
-        "voxels_per_class": _totals(records),
+        **source.contents.count(records),
+        **source.facts,
         "failed": failed,
         "remarks": list(source.remarks),
         "split": sections,
@@ -100,30 +123,5 @@ def run(source: VolumeSet, target: Path, options: Mapping[str, Any]) -> int:
     """
     with system_errors_told(target):
         summary = prepare(source, target, **options)
-    print_summary(summary, target, file=sys.stdout)
+    print_summary(summary, target, contents=source.contents, unit=source.unit, file=sys.stdout)
     return 1 if summary["failed"] else 0
-
-
-def print_summary(summary: dict, target: Path, *, file: TextIO) -> None:
-    """Print the summary as text, one fact per line."""
-    classes = ", ".join(f"{name} {count}" for name, count in summary["voxels_per_class"].items())
-    split = "; ".join(f"{section}: {' '.join(names) or '-'}" for section, names in summary["split"].items())
-    labels = ", ".join(f"{value} {name}" for value, name in summary["labels"].items())
-    lines = [
-        f"{summary['scans']} scans of {summary['patients']} patients in {target} ({summary['reused_scans']} done "
-        f"before), {summary['labelled_scans']} with labels",
-        f"labels: {labels}" if len(summary["labels"]) > 1 else "labels: none",
-        f"voxels: {classes or '-'}",
-        f"split by patient: {split or 'none, no scan is left'}",
-    ]
-    lines += summary["remarks"]
-    lines += [f"LEFT OUT {name}: {sentence}" for name, sentence in summary["failed"].items()]
-    print("\n".join(lines), file=file)
-
-
-def _totals(records: Sequence[dict]) -> dict[str, int]:
-    totals: dict[str, int] = {}
-    for record in records:
-        for name, count in record["voxels_per_class"].items():
-            totals[name] = totals.get(name, 0) + count
-    return totals

@@ -15,10 +15,10 @@ import numpy as np
 from data_prep.common.files import file_state, fingerprint
 from data_prep.common.index import make_key, read_index
 from data_prep.common.label_table import LabelTable, apply_table, parse_number_table, voxels_per_class
-from data_prep.common.nifti_io import read_volume
 from data_prep.common.pairs import Found, Layout, Pair, add_pair_options, find_pairs, flat_names, take_layout
 from data_prep.common.preparation import write_scan
 from data_prep.common.volume_set import VolumeSet, run
+from kvseg_monai.data.nifti import read_volume
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.program import program
 
@@ -101,7 +101,7 @@ def parse(arguments: list[str] | None = None) -> tuple[VolumeSet, Path, dict]:
     )
     name = options.pop("name") or "NIfTI images and masks"
     volumes = VolumeSet(
-        "data_prep.nifti.source", name, scans, convert_scan, table.names, failed=found.failed, remarks=found.remarks
+        "data_prep.nifti", name, scans, convert_scan, table.names, failed=found.failed, remarks=found.remarks
     )
     return volumes, options.pop("target"), options
 

@@ -15,13 +15,13 @@ import numpy as np
 
 from data_prep.common.index import read_index
 from data_prep.common.label_table import apply_table, parse_number_table, voxels_per_class
-from data_prep.common.nifti_io import radiological_affine
 from data_prep.common.pairs import add_pair_options, take_layout
 from data_prep.common.png_io import read_png
 from data_prep.common.preparation import write_scan
 from data_prep.common.volume_set import VolumeSet, run
 from data_prep.png_pairs.scans import PngScan, find_scans, make_rules
 from kvseg_monai.errors import InputError
+from kvseg_monai.utils.geometry import radiological_affine
 from kvseg_monai.utils.program import program
 
 IMAGE_KINDS = ("8-bit gray", "16-bit gray")
@@ -85,7 +85,7 @@ def parse(arguments: list[str] | None = None) -> tuple[VolumeSet, Path, dict]:
     name = options.pop("name") or "PNG images and masks"
     scans, found = find_scans(source, layout, rules, table)
     volumes = VolumeSet(
-        "data_prep.png_pairs.source", name, scans, convert_scan, table.names, failed=found.failed, remarks=found.remarks
+        "data_prep.png_pairs", name, scans, convert_scan, table.names, failed=found.failed, remarks=found.remarks
     )
     return volumes, options.pop("target"), options
 

@@ -26,11 +26,11 @@ _SLICE = re.compile(r"slice_(\d{1,6})_(\d{1,5})_(\d{1,5})_(\d+(?:\.\d+)?)_(\d+(?
 
 @dataclass(frozen=True)
 class Scan:
-    """One scan: ``files[i]`` is slice ``numbers[i]``, ascending without gaps; ``rows`` are its labels."""
+    """One scan: ``slices[i]`` is slice ``numbers[i]``, ascending without gaps; ``rows`` are its labels."""
 
     name: str
     case: str
-    files: tuple[Path, ...]
+    slices: tuple[Path, ...]
     numbers: tuple[int, ...]
     width: int
     height: int
@@ -42,9 +42,14 @@ class Scan:
         """What the split goes by."""
         return self.case
 
+    @property
+    def files(self) -> tuple[tuple[Path, ...], ...]:
+        """Files of the image; the labels have none of their own."""
+        return (self.slices,)
+
     def fingerprint(self) -> str:
         """Hash of what the result depends on: file names (they hold the geometry), file sizes and label rows."""
-        files = [f"{file.name} {file.stat().st_size}" for file in self.files]
+        files = [f"{file.name} {file.stat().st_size}" for file in self.slices]
         rows = [f"{n} {organ} {text}" for n in self.numbers for organ, text in sorted(self.rows[n].items())]
         return fingerprint(*files, *rows)
 
@@ -105,7 +110,7 @@ def read_scan(folder: Path, table: dict[str, ScanRows]) -> Scan:
     return Scan(
         name=folder.name,
         case=folder.parent.name,
-        files=tuple(file for _, file, _ in slices),
+        slices=tuple(file for _, file, _ in slices),
         numbers=numbers,
         width=width,
         height=height,

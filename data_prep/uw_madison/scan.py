@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.common.nifti_io import radiological_affine
 from data_prep.common.png_io import read_png
 from data_prep.common.preparation import write_scan
 from data_prep.uw_madison.layout import SLICE_GAP_MM, Scan
 from data_prep.uw_madison.rle import decode
 from data_prep.uw_madison.table import CLASSES
 from kvseg_monai.errors import InputError
+from kvseg_monai.utils.geometry import radiological_affine
 
 OVERLAP_RULE = "where organs overlap, stomach wins over small_bowel and small_bowel wins over large_bowel"
 
@@ -69,10 +69,10 @@ def convert_scan(scan: Scan, target: Path) -> dict:
         InputError: see :func:`read_slice`.
     """
     # Slices first in memory, so that each is written in one piece; transposed, this is the order NIfTI stores.
-    voxels = np.empty((len(scan.files), scan.height, scan.width), dtype=np.uint16)
+    voxels = np.empty((len(scan.slices), scan.height, scan.width), dtype=np.uint16)
     labels = np.empty(voxels.shape, dtype=np.uint8)
     overlaps = []
-    for index, (file, number) in enumerate(zip(scan.files, scan.numbers, strict=True)):
+    for index, (file, number) in enumerate(zip(scan.slices, scan.numbers, strict=True)):
         voxels[index] = read_slice(file, width=scan.width, height=scan.height)
         masks = {organ: decode(scan.rows[number][organ], voxels.shape[1:]) for organ in CLASSES}
         labels[index], overlap = merge_organs(masks)
@@ -85,7 +85,7 @@ def convert_scan(scan: Scan, target: Path) -> dict:
 def _describe(scan: Scan, overlaps: list[int]) -> dict:
     organs = [{organ for organ in CLASSES if scan.rows[number][organ]} for number in scan.numbers]
     return {
-        "slices": len(scan.files),
+        "slices": len(scan.slices),
         "slices_with_organ": sum(bool(found) for found in organs),
         "slices_per_class": {organ: sum(organ in found for found in organs) for organ in CLASSES},
         "overlap_pixels": sum(overlaps),

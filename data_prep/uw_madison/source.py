@@ -6,78 +6,77 @@ small bowel wins over large bowel; the summary counts the pixels.
 """
 
 import argparse
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.common.files import fingerprint, system_errors_told
+from data_prep.common.files import files_below, fingerprint
+from data_prep.common.passed_over import kind_of, remarks_on
 from data_prep.common.phantom_marker import NOTICE as PHANTOM_NOTICE
 from data_prep.common.phantom_marker import is_phantom
-from data_prep.common.preparation import add_options, check_options, convert_all, refuse_shared, write_split
-from data_prep.common.target import opened_target
-from data_prep.uw_madison.layout import BAD_SCANS, locate, read_scan, scan_folders
+from data_prep.common.preparation import add_options
+from data_prep.common.volume_set import VolumeSet, run
+from data_prep.uw_madison.layout import BAD_SCANS, Scan, locate, read_scan, scan_folders
 from data_prep.uw_madison.scan import OVERLAP_RULE, convert_scan
-from data_prep.uw_madison.summary import print_summary, summarise, write_summary
+from data_prep.uw_madison.summary import SLICES
 from data_prep.uw_madison.table import LABELS, read_table
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.overlap import refuse_overlap
 from kvseg_monai.utils.program import program
 
-TOOL = "data_prep.uw_madison"
+MAX_NAMES = 5
 
 
-def prepare(
-    source: Path,
-    target: Path,
-    *,
-    include_bad_scans: bool = False,
-    validation_fraction: float = 0.2,
-    test_fraction: float = 0.1,
-    seed: int = 0,
-    workers: int = 1,
-    overwrite: bool = False,
-) -> dict:
-    """Convert every scan under ``source`` and return the summary that is also written to ``target``.
+def read_source(source: Path, *, include_bad_scans: bool = False) -> VolumeSet:
+    """Find the scans under ``source`` and their rows in ``train.csv``.
 
-    File names and ``train.csv`` are checked for all scans first, and a mistake there stops the run before anything is
-    written. A scan with a damaged image is left out instead, and listed under ``failed`` in the summary; where none
-    is left, no ``datalist.json`` is written.
+    File names and ``train.csv`` are checked for all scans, and a mistake there stops the run before anything is
+    written. A scan with a damaged image is left out later, by its conversion.
 
     Raises:
-        InputError: for such a mistake, for wrong numbers, and for a target that holds something else.
+        InputError: for such a mistake.
     """
-    check_options(validation_fraction=validation_fraction, test_fraction=test_fraction, workers=workers)
-    refuse_overlap(sources={"source": source}, targets={"target": target})
     cases, table_file = locate(source)
-    mark = fingerprint(table_file.read_bytes())
-    table = read_table(table_file)
+    table, mark = read_table(table_file), fingerprint(table_file.read_bytes())
     folders = scan_folders(cases)
-    excluded = [folder.name for folder in folders if folder.name in BAD_SCANS and not include_bad_scans]
-    scans = [read_scan(folder, table) for folder in folders if folder.name not in excluded]
+    excluded = [folder for folder in folders if folder.name in BAD_SCANS and not include_bad_scans]
+    scans = [read_scan(folder, table) for folder in folders if folder not in excluded]
+    bad = [folder.name for folder in excluded]
     if not scans:
-        raise InputError(
-            f"{cases} holds only known bad scans ({', '.join(excluded)}); add --include-bad-scans to use them"
-        )
-    refuse_shared((scan.patient, file) for scan in scans for file in scan.files)
-    names = [scan.name for scan in scans]
-    with opened_target(target, tool=TOOL, source_fingerprint=mark, names=names, overwrite=overwrite) as folder:
-        records, failed, reused = convert_all(scans, folder, convert_scan, workers=workers)
-        summary = summarise(records, failed=failed, excluded=excluded, reused=reused)
-        summary["rows_without_scan"] = sorted(set(table) - {scan_folder.name for scan_folder in folders})
-        phantom = is_phantom(table_file.parent)
-        summary["split"] = write_split(
-            records,
-            folder,
-            name="PHANTOM in the layout of UW-Madison GI Tract" if phantom else "UW-Madison GI Tract",
-            labels=LABELS,
-            split={"validation_fraction": validation_fraction, "test_fraction": test_fraction, "seed": seed},
-            notice=PHANTOM_NOTICE if phantom else None,
-        )
-        write_summary(folder, {"tool": TOOL, "source_fingerprint": mark, "complete": not failed, **summary})
-    return summary
+        raise InputError(f"{cases} holds only known bad scans ({', '.join(bad)}); add --include-bad-scans to use them")
+    absent = sorted(set(table) - {folder.name for folder in folders})
+    phantom = is_phantom(table_file.parent)
+    return VolumeSet(
+        "data_prep.uw_madison",
+        "PHANTOM in the layout of UW-Madison GI Tract" if phantom else "UW-Madison GI Tract",
+        scans,
+        convert_scan,
+        LABELS,
+        remarks=[*_remarks(bad, absent), *_others(cases, scans, [*excluded, table_file])],
+        facts={"excluded_bad_scans": bad, "rows_without_scan": absent},
+        contents=SLICES,
+        unit="case",
+        notice=PHANTOM_NOTICE if phantom else None,
+        mark=mark,
+    )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line, prepare, print the summary; 1 if a scan had to be left out."""
+def _remarks(bad: Sequence[str], absent: Sequence[str]) -> list[str]:
+    remarks = [f"left out as known bad (--include-bad-scans uses them): {' '.join(bad)}"] if bad else []
+    if absent:
+        shown = " ".join(absent[:MAX_NAMES]) + (" ..." if len(absent) > MAX_NAMES else "")
+        remarks.append(f"not in the source, though train.csv has rows for them: {len(absent)} scans ({shown})")
+    return remarks
+
+
+def _others(cases: Path, scans: Sequence[Scan], reported: Sequence[Path]) -> list[str]:
+    """Count what lies below ``cases`` and is neither a slice nor among or below ``reported``."""
+    known = {*reported, *(file for scan in scans for file in scan.slices)}
+    others = [path for path in files_below(cases) if path not in known and known.isdisjoint(path.parents)]
+    return remarks_on(cases.name, (kind_of(path, path.relative_to(cases).as_posix(), None) for path in others))
+
+
+def parse(arguments: list[str] | None = None) -> tuple[VolumeSet, Path, dict]:
+    """Read the command line, file names and ``train.csv``: what there is, the target, and the options of the split."""
     parser = argparse.ArgumentParser(
         prog=program("data_prep.uw_madison"),
         description=f"Turn the raw UW-Madison GI Tract data into NIfTI volumes and a datalist.json. "
@@ -89,7 +88,11 @@ def main(arguments: list[str] | None = None) -> int:
     add("--include-bad-scans", action="store_true", help=f"also use the {len(BAD_SCANS)} scans known to be bad")
     add_options(parser, unit="cases")
     options = vars(parser.parse_args(arguments))
-    with system_errors_told(options["target"]):
-        summary = prepare(**options)
-    print_summary(summary, options["target"], file=sys.stdout)
-    return 1 if summary["failed"] else 0
+    refuse_overlap(sources={"source": options["source"]}, targets={"target": options["target"]})
+    found = read_source(options.pop("source"), include_bad_scans=options.pop("include_bad_scans"))
+    return found, options.pop("target"), options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line, prepare, print the summary; return the exit code."""
+    return run(*parse(arguments))

@@ -5,15 +5,15 @@ from .dataset import class_names as class_names
 from .dataset import notice as notice
 from .dataset import require_volumes as require_volumes
 from .dataset import volumes as volumes
-from .nifti_names import VOLUME_SUFFIXES as VOLUME_SUFFIXES
-from .nifti_reader import NiftiReader as NiftiReader
-from .outputs import AtomicNibabelWriter as AtomicNibabelWriter
+from .nifti import VOLUME_SUFFIXES as VOLUME_SUFFIXES
 from .outputs import all_to_do as all_to_do
 from .outputs import common_root as common_root
 from .outputs import label_map_name as label_map_name
 from .outputs import named_after_image as named_after_image
 from .outputs import pending as pending
+from .readers import NiftiReader as NiftiReader
 from .readers import VolumeReader as VolumeReader
+from .writers import AtomicNibabelWriter as AtomicNibabelWriter
 
 __all__ = [
     "VOLUME_SUFFIXES",

@@ -8,7 +8,6 @@ another.
 
 import logging
 import os
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,9 @@ from kvseg_monai.data.datalist import (
     section_named,
     told_sections,
 )
-from kvseg_monai.data.nifti_names import VOLUME_SUFFIXES, why_no_file
+from kvseg_monai.data.nifti import VOLUME_SUFFIXES, why_no_file
 from kvseg_monai.data.search import as_sentence, find_nifti
+from kvseg_monai.data.split import HELD_OUT, split_patients
 from kvseg_monai.dicom.listing import list_volumes, not_dicom
 from kvseg_monai.errors import InputError
 
@@ -95,17 +95,16 @@ def _remedy(section: str) -> str:
 
 def _hold_out(entries: list[Entry], fraction: float, seed: int) -> tuple[list[Entry], list[Entry]]:
     """Split by patient into what stays and what is held out, at least one patient of each where there are two."""
-    patients = sorted({patient_of(entry) for entry in entries})
+    patients = {patient_of(entry) for entry in entries}
     if len(patients) < 2:
         raise InputError(
             f"the datalist has {len(patients)} patient(s) and no validation list; training needs at least two "
             "patients, or a validation list of its own"
         )
-    random.Random(seed).shuffle(patients)
-    held = set(patients[: min(max(1, round(fraction * len(patients))), len(patients) - 1)])
+    sections = split_patients(patients, {"validation": fraction}, seed=seed, draw=HELD_OUT)
     split: tuple[list[Entry], list[Entry]] = ([], [])
     for entry in entries:
-        split[patient_of(entry) in held].append(entry)
+        split[sections[patient_of(entry)] == "validation"].append(entry)
     return split
 
 

@@ -1,23 +1,18 @@
-"""Where the bundles' label maps go: folders and names as of their images, whole files, none made twice unasked."""
+"""Where the bundles' label maps go: folders and names as of their images, none made twice unasked."""
 
 import logging
 import os
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-import nibabel as nib
-from monai.data import NibabelWriter
 from monai.data.folder_layout import default_name_formatter
 
 from kvseg_monai.data.dataset import Case
-from kvseg_monai.data.nifti_names import without_suffix
-from kvseg_monai.data.nifti_place import place_of_map
-from kvseg_monai.data.search import LABEL_MAP
+from kvseg_monai.data.nifti import without_suffix
 from kvseg_monai.errors import InputError
-from kvseg_monai.utils.files import atomic_write, refuse_foreign
+from kvseg_monai.utils.files import refuse_foreign
 from kvseg_monai.utils.flags import as_flag
 
 logger = logging.getLogger(__name__)
@@ -133,30 +128,3 @@ def named_after_image(metadata: dict, saver: Any) -> dict:
     """
     named = default_name_formatter(metadata, saver)
     return {**named, "subject": str(label_map_name(Path(named["subject"]), ".nii"))}
-
-
-class AtomicNibabelWriter(NibabelWriter):
-    """MONAI's NIfTI writer, but a file appears under its name only when it is whole, and lies where its image lies.
-
-    MONAI writes an affine. Programs that go by another part of the header than nibabel does, as ITK, FSL and SPM may,
-    would place such a map elsewhere than the image. So where a map is on its image's grid, its qform, sform, codes,
-    voxel sizes and units are the image's own. Images from DICOM have scanner coordinates in mm.
-    """
-
-    _meta: Mapping = MappingProxyType({})
-
-    def set_metadata(self, meta_dict: Mapping | None, resample: bool = True, **options: Any) -> None:
-        """Take the affine, and where the image's header says that it lies."""
-        super().set_metadata(meta_dict, resample, **options)
-        self._meta = meta_dict or {}
-
-    def write(self, filename: str | os.PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
-        """Write the whole file; a volume of one slice keeps its third axis."""
-        if self.data_obj is not None and self.data_obj.ndim == 2:
-            self.data_obj = self.data_obj[..., None]
-        image = self.create_backend_obj(self.data_obj, affine=self.affine, dtype=self.output_dtype, **obj_kwargs)
-        header = place_of_map(self._meta, shape=image.shape, affine=image.affine)
-        header.set_data_dtype(image.get_data_dtype())
-        with atomic_write(filename, kind=LABEL_MAP) as temporary:
-            # without affine, for nibabel would change the header by it
-            nib.save(nib.Nifti1Image(image.dataobj, None, header), temporary)

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kvseg_monai.data.nifti_names import VOLUME_SUFFIXES
+from kvseg_monai.data.nifti import VOLUME_SUFFIXES
 from kvseg_monai.utils.files import RECORD, recorded_as
 
 LABEL_MAP = "label map"  # kind of what inference and evaluation write, in the records of :mod:`kvseg_monai.utils.files`

@@ -17,7 +17,7 @@ from ignite.engine import Engine, Events
 from monai.data.utils import affine_to_spacing
 from nibabel.orientations import io_orientation
 
-from kvseg_monai.data.nifti_names import without_suffix
+from kvseg_monai.data.nifti import without_suffix
 from kvseg_monai.errors import InputError
 from kvseg_monai.metrics.case import CASE_METRICS, score_case
 from kvseg_monai.metrics.summary import FILES, summarise, write_metrics

@@ -11,9 +11,9 @@ import nibabel as nib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from nibabel import orientations
 
-from kvseg_monai.data.nifti_file import open_nifti
-from kvseg_monai.errors import InputError
+from kvseg_monai.data.nifti import read_nifti
 from kvseg_monai.report.figures import as_source
 from kvseg_monai.utils.labels import colour_of
 
@@ -34,17 +34,13 @@ def read_volume(path: str | Path | None, *, role: str) -> tuple[np.ndarray, np.n
     if path is None or not Path(path).exists():
         raise PictureError(f"The {role} was not found{f' ({Path(path).name})' if path else ''}.")
     try:
-        with open_nifti(path) as image:
-            turn = nib.orientations.ornt_transform(
-                nib.orientations.io_orientation(image.affine), nib.orientations.axcodes2ornt("LPS")
-            )
-            image = nib.funcs.squeeze_image(image).as_reoriented(turn)
-            data = np.asanyarray(image.dataobj)
-    except InputError as error:  # the report must go on
+        data, affine = read_nifti(path)
+        turn = orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt("LPS"))
+    except ValueError as error:  # InputError too: the report must go on
         raise PictureError(f"The {role} could not be read ({Path(path).name}: damaged or no NIfTI file).") from error
     if data.ndim != 3 or data.dtype.kind not in "buif":
         raise PictureError(f"The {role} is not a single 3D volume of numbers ({Path(path).name}: shape {data.shape}).")
-    return data, image.affine
+    return orientations.apply_orientation(data, turn), affine @ orientations.inv_ornt_aff(turn, data.shape)
 
 
 def fullest_slice(*masks: np.ndarray) -> int:

@@ -11,8 +11,7 @@ import numpy as np
 
 from kvseg_monai.data.datalist import SECTIONS, patient_of, read_datalist
 from kvseg_monai.data.dataset import class_names
-from kvseg_monai.data.nifti_file import open_nifti
-from kvseg_monai.data.nifti_names import why_no_file
+from kvseg_monai.data.nifti import read_nifti, why_no_file
 from kvseg_monai.errors import InputError
 from kvseg_monai.study.plan import Study
 from kvseg_monai.utils.files import refuse_foreign, write_text
@@ -89,9 +88,8 @@ def _check_labels(dataset_dir: Path, datalist: Mapping[str, Any]) -> None:
     if not names:
         raise InputError(f"{dataset_dir / 'datalist.json'} has no 'labels'; a study needs a table of value and name")
     for entry in (entry for section in SECTIONS for entry in datalist[section]):
-        with open_nifti(dataset_dir / entry["label"]) as image:
-            values = np.unique(np.asanyarray(image.dataobj))
-        wrong = [value for value in values.tolist() if value not in range(len(names) + 1)]
+        voxels, _ = read_nifti(dataset_dir / entry["label"])
+        wrong = [value for value in np.unique(voxels).tolist() if value not in range(len(names) + 1)]
         if wrong:
             raise InputError(
                 f"{dataset_dir / entry['label']} holds the values {wrong[:5]}; the dataset declares 0 to {len(names)} "

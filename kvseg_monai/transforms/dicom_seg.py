@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from kvseg_monai.data.nifti_reader import NiftiReader
 from kvseg_monai.data.outputs import label_map_name
+from kvseg_monai.data.readers import NiftiReader
 from kvseg_monai.dicom import Series
 from kvseg_monai.dicom.listing import volume_at
 from kvseg_monai.dicom.segmentation import Algorithm

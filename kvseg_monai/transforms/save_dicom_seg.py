@@ -10,7 +10,7 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from kvseg_monai.data.nifti_names import VOLUME_SUFFIXES
+from kvseg_monai.data.nifti import VOLUME_SUFFIXES
 from kvseg_monai.data.outputs import common_root, label_map_name
 from kvseg_monai.dicom import Series
 from kvseg_monai.dicom.headers import quiet

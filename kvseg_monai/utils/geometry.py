@@ -15,6 +15,20 @@ def spacing_of(affine: np.ndarray) -> list[float]:
     return np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0).tolist()
 
 
+def radiological_affine(spacing: tuple[float, float, float], *, towards_feet: bool) -> np.ndarray:
+    """Return the affine of axial slices as radiologists display them, in RAS mm.
+
+    Columns run to the patient's left and rows to the back, both against the world axes. The first voxel is the origin,
+    because slice images do not say where in the scanner they were taken.
+
+    Args:
+        spacing: mm between columns, rows and slices.
+        towards_feet: whether the slice index grows from the head to the feet.
+    """
+    x, y, z = spacing
+    return np.diag([-x, -y, -z if towards_feet else z, 1.0])
+
+
 def spans_volume(affine: np.ndarray) -> bool:
     """Whether an affine's axes point three ways: voxels that are nearly flat have no place in space."""
     return abs(np.linalg.det(np.asarray(affine, dtype=float)[:3, :3])) >= 0.01 * math.prod(spacing_of(affine))

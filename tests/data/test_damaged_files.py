@@ -16,9 +16,8 @@ from monai.transforms import LoadImage
 from support import make_volume
 from torch import nn
 
-from data_prep.common.nifti_io import read_volume, write_volume
 from kvseg_monai.bundle.deploy import _same_weights
-from kvseg_monai.data.nifti_file import open_nifti
+from kvseg_monai.data.nifti import open_nifti, read_volume, write_volume
 from kvseg_monai.data.readers import VolumeReader
 from kvseg_monai.errors import InputError, find_input_error
 from kvseg_monai.handlers.checkpoints import Checkpoints

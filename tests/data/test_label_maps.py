@@ -14,13 +14,13 @@ from support import config
 
 from kvseg_monai.data.dataset import volumes
 from kvseg_monai.data.outputs import (
-    AtomicNibabelWriter,
     all_to_do,
     label_map_name,
     named_after_image,
     pending,
     with_own_names,
 )
+from kvseg_monai.data.writers import AtomicNibabelWriter
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.files import write_text
 

@@ -13,10 +13,10 @@ from dicom_files import write_series
 from monai.transforms import Compose, EnsureChannelFirst, LoadImage, SaveImage
 from oracle_inference import oracle_inference, scan_of
 
-from data_prep.common.nifti_io import write_volume
+from kvseg_monai.data.nifti import write_volume
 from kvseg_monai.data.nifti_place import PLACE
-from kvseg_monai.data.outputs import AtomicNibabelWriter
 from kvseg_monai.data.readers import VolumeReader
+from kvseg_monai.data.writers import AtomicNibabelWriter
 
 UPRIGHT = np.array([[-1.5, 0, 0, 12.5], [0, -1.25, 0, -33.25], [0, 0, 4, 7.125], [0, 0, 0, 1]])
 RIGHT_HANDED = UPRIGHT @ np.diag([-1, 1, 1, 1])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kvseg_monai.data.nifti_reader import NiftiReader
+from kvseg_monai.data.readers import NiftiReader
 from kvseg_monai.data.search import LABEL_MAP, as_sentence, find_nifti
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.files import RECORD, atomic_write

@@ -6,8 +6,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from data_prep.common import volume_set
+from data_prep.uw_madison import source as uw_madison
+
 CLASSES = ("large_bowel", "small_bowel", "stomach")
 WIDTH, HEIGHT = 6, 4
+
+
+def prepare(source: Path, target: Path, *, include_bad_scans: bool = False, **options) -> dict:
+    """Prepare a raw folder and return the summary; ``options`` are those of every preparation."""
+    return volume_set.prepare(uw_madison.read_source(source, include_bad_scans=include_bad_scans), target, **options)
 
 
 class RawSource:

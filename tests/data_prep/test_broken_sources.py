@@ -21,10 +21,10 @@ from dicom_files import PATIENT, SYNTAXES, compress, series_uid, write_enhanced,
 from hypothesis import HealthCheck, event, given, reject, settings
 from hypothesis import strategies as st
 from made_raw import CLASSES, RawSource
+from made_raw import prepare as prepare_raw
 from made_sources import AFFINE, TABLE, prepare
 from PIL import Image
 
-from data_prep.uw_madison import source as uw_madison
 from data_prep.uw_madison.rle import decode
 from kvseg_monai.errors import InputError
 
@@ -296,7 +296,7 @@ def test_broken_run_lengths(text):
         raw = RawSource(Path(folder, "raw")).add("case2_day5", slices=1)
         raw.label("case2_day5", 1, CLASSES[2], text)
         with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(InputError):
-            uw_madison.prepare(raw.save(), Path(folder, "out"))
+            prepare_raw(raw.save(), Path(folder, "out"))
         if not Path(folder, "out").exists():
             with pytest.raises(InputError, match=r"run|whole numbers|pairs"):
                 decode(text, (4, 6))

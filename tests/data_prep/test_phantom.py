@@ -4,13 +4,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from made_raw import prepare
 from PIL import Image
 
 from data_prep.phantom import write as phantom
 from data_prep.phantom.write import SIZES, draw_scan, main, plan_scans, write_phantom
 from data_prep.uw_madison.layout import BAD_SCANS
 from data_prep.uw_madison.rle import decode
-from data_prep.uw_madison.source import prepare
 from data_prep.uw_madison.table import CLASSES
 from kvseg_monai.errors import InputError
 
@@ -57,7 +57,7 @@ def test_layout(folder):
 
 def test_the_preparation_reads_it(folder, tmp_path):
     summary = prepare(folder, tmp_path / "out")
-    assert (summary["scans"], summary["cases"], summary["excluded_bad_scans"]) == (4, 3, [])
+    assert (summary["scans"], summary["patients"], summary["excluded_bad_scans"]) == (4, 3, [])
     assert all(count >= 4 for count in summary["slices_per_class"].values())
     assert summary["overlap_pixels"] > 0
     assert all(summary["split"].values())

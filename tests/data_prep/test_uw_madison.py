@@ -7,12 +7,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from made_raw import prepare
 from PIL import Image
 
 from data_prep.uw_madison import source as uw_madison
 from data_prep.uw_madison.layout import BAD_SCANS
 from data_prep.uw_madison.rle import decode, encode
-from data_prep.uw_madison.source import main, prepare
+from data_prep.uw_madison.source import main
 from data_prep.uw_madison.table import read_table
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.files import RECORD
@@ -102,6 +103,39 @@ def test_rows_of_absent_scans_are_reported(raw, target):
     assert prepare(raw.save(), target)["rows_without_scan"] == ["case9_day1"]
 
 
+def test_the_summary_in_words(raw, target, capsys):
+    raw.add(SCAN).add("case3_day1", slices=2).add("case7_day0").rows.append(["case9_day1_slice_0001", "stomach", ""])
+    for organ, runs in (("large_bowel", "1 4"), ("small_bowel", "2 3")):
+        raw.label(SCAN, 2, organ, runs)
+    assert main(["--source", str(raw.save()), "--target", str(target), "--workers", "1"]) == 0
+    assert capsys.readouterr().out == (
+        f"2 scans of 2 cases in {target} (0 done before)\n"
+        "5 slices, 1 with an organ (large_bowel 1, small_bowel 1, stomach 0)\n"
+        "3 overlapping pixels in 1 slices; where organs overlap, stomach wins over small_bowel and small_bowel wins "
+        "over large_bowel\n"
+        "split by case: training: case2; validation: case3; test: -\n"
+        "left out as known bad (--include-bad-scans uses them): case7_day0\n"
+        "not in the source, though train.csv has rows for them: 1 scans (case9_day1)\n"
+    )
+
+
+def test_what_lies_there_and_is_no_slice_is_counted(raw, target, capsys):
+    raw.add(SCAN).add("case7_day0").save()
+    scans = raw.path(SCAN, 1).parent
+    for name in ("._slice_0001.png", "notes.txt", "../localizer.png", "../../../more/a.png", "../../../list.xlsx"):
+        (scans / name).parent.mkdir(exist_ok=True)
+        (scans / name).write_text("")
+    (raw.path("case7_day0", 1).parent / "of_a_bad_scan.txt").write_text("")
+    main(["--source", str(raw.root), "--target", str(target), "--workers", "1"])
+    assert "\npassed over in train: 2 *.png, 1 *.txt, 1 *.xlsx, 1 hidden\n" in capsys.readouterr().out
+
+
+def test_a_scan_copied_under_another_case_is_reported(raw, target):
+    raw.add(SCAN).add("case3_day1").save()
+    remarks = prepare(raw.root, target)["remarks"]
+    assert remarks == [f"one image under the names of several patients: {SCAN}, case3_day1"]
+
+
 def test_the_train_folder_itself_is_a_source(raw, target):
     assert prepare(raw.add(SCAN).save() / "train", target)["scans"] == 1
 
@@ -165,7 +199,7 @@ def test_the_command_tells_a_mistake_in_one_line(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "data_prep.uw_madison.source",
+        "data_prep.uw_madison",
         "--source",
         str(tmp_path),
         "--target",

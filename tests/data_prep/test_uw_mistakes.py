@@ -3,8 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_raw import prepare
 
-from data_prep.uw_madison.source import main, prepare
+from data_prep.uw_madison.source import main
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.files import RECORD
 

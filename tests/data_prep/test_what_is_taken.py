@@ -10,13 +10,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from made_raw import RawSource
+from made_raw import prepare as prepare_raw
 from made_sources import AFFINE, SHAPE, TABLE, make_dicom, make_nifti, make_png, prepare, voxels
 from PIL import Image
 
-from data_prep.common.nifti_io import read_volume
 from data_prep.common.png_io import read_png
 from data_prep.common.target import check_names
-from data_prep.uw_madison import source as uw_madison
+from kvseg_monai.data.nifti import read_volume
 from kvseg_monai.errors import InputError
 
 PAIRS = {"nifti": (make_nifti, "labels", ".nii.gz"), "png_pairs": (make_png, "masks", ".png")}
@@ -100,7 +100,7 @@ def test_a_source_that_became_a_pipe_does_not_hang(tmp_path):
     raw = RawSource(tmp_path / "raw").add("case2_day5").add("case3_day1")
     raw.path("case2_day5", 2).unlink()
     os.mkfifo(raw.path("case2_day5", 2))
-    found = uw_madison.prepare(raw.save(), tmp_path / "out")
+    found = prepare_raw(raw.save(), tmp_path / "out")
     assert "is no regular file" in found["failed"]["case2_day5"]
 
 
@@ -159,7 +159,7 @@ def test_one_slice_under_two_patients(tmp_path, target):
     raw.path("case3_day1", 2).unlink()
     raw.path("case3_day1", 2).symlink_to(raw.path("case2_day5", 2))
     with pytest.raises(InputError, match="are one file under the names of two patients"):
-        uw_madison.prepare(raw.save(), target)
+        prepare_raw(raw.save(), target)
     assert not target.exists()
 
 

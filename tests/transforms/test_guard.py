@@ -12,7 +12,8 @@ from monai.transforms import Compose, LoadImaged
 from skimage.io import imsave
 from support import make_volume
 
-from data_prep.uw_madison import source as uw_madison
+from data_prep.common.volume_set import prepare
+from data_prep.uw_madison.source import read_source
 from kvseg_monai.data.readers import VolumeReader
 from kvseg_monai.errors import InputError, find_input_error
 from kvseg_monai.transforms.checks import CheckLabelsd, CheckVolumed
@@ -215,7 +216,7 @@ def test_no_real_volume_is_refused(name, real_data):
 
 
 def test_no_real_abdominal_scan_is_refused(real_data, tmp_path):
-    uw_madison.prepare(real_data / "uwm_raw", tmp_path / "data", workers=2)
+    prepare(read_source(real_data / "uwm_raw"), tmp_path / "data", workers=2)
     images = sorted((tmp_path / "data" / "images").glob("*.nii.gz"))
     assert len(images) == 2
     for path in images:
