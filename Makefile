@@ -30,7 +30,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 
 demo: demo/report.html
 	@echo
-	@echo "Open demo/report.html: scores, learning curve, pictures, and what the attention looks at."
+	@echo "Open demo/report.html: scores, learning curve, pictures, and attention maps."
 	@echo "Label maps of the held-out scan: demo/label_maps. Weights: demo/models/model.pt."
 	@echo "Next, with your own data (see README.md, 'Your own data'):"
 	@echo "  $(RUN) -m data_prep.uw_madison --source RAW --target DATA"

@@ -1,4 +1,4 @@
-"""Where the attention of a network looks, and how symmetric it is: read from its fused calls, which stay as they are.
+"""Attention maps of a network, and how symmetric its logits are, read from its fused calls, which stay as they are.
 
 Shapes: B images, N = H * W tokens on a grid (H, W), M attended keys on a grid (H', W'), h heads, D = head_dim,
 which a positional part may have widened.

@@ -82,7 +82,7 @@ def shorten(name: str, length: int = 22) -> str:
 
 
 def tidy(axes: Axes, *, grid: str) -> None:
-    """Give axes the look that all plots of a report share."""
+    """Give axes the style that all plots of a report share."""
     axes.grid(axis=grid, color="#e6eaee", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
