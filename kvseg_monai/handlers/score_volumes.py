@@ -25,6 +25,8 @@ from kvseg_monai.utils.run_record import RunRecord
 
 logger = logging.getLogger(__name__)
 
+COUNTS = ("false_negatives", "false_positives")  # of scans, per class
+
 
 class ScoreVolumes:
     """Score every case of an evaluation, then write, log and publish the summary.
@@ -166,10 +168,10 @@ def gather_cases(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def as_table(summary: Mapping[str, Any]) -> str:
     """Plain-text table of the scores per class and over all, undefined ones as ``-``."""
     width = max(len("class"), *(len(name) for name in summary["classes"]))
-    lines = [f"{'class':<{width}}" + "".join(f"{metric:>18}" for metric in (*CASE_METRICS, "missed", "invented"))]
+    lines = [f"{'class':<{width}}" + "".join(f"{metric:>18}" for metric in (*CASE_METRICS, *COUNTS))]
     for name, scores in [*summary["classes"].items(), ("mean", summary["mean"])]:
         cells = [f"{scores[m]:.4f}" if scores.get(m) is not None else "-" for m in CASE_METRICS]
-        cells += [str(scores.get(count, "-")) for count in ("missed", "invented")]
+        cells += [str(scores.get(count, "-")) for count in COUNTS]
         lines.append(f"{name:<{width}}" + "".join(f"{cell:>18}" for cell in cells))
     return "\n".join(lines)
 
