@@ -1,4 +1,4 @@
-"""A bundle's own inference with a network that knows the answer, so that what comes out tells of everything but it."""
+"""A bundle's own inference with a network that knows the answer, so that what comes out tests everything but it."""
 
 from pathlib import Path
 from typing import Any

@@ -64,8 +64,8 @@ def file_state(path: Path) -> str:
 
 
 @contextmanager
-def system_errors_told(target: Path) -> Iterator[None]:
-    """Make an :class:`InputError` of what the system refuses; it is about ``target`` where it names no file."""
+def system_errors_as_input_errors(target: Path) -> Iterator[None]:
+    """Raise :class:`InputError` for what the system refuses; it is about ``target`` where it names no file."""
     try:
         yield
     except OSError as error:

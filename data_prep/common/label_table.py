@@ -82,7 +82,7 @@ def apply_table(mask: np.ndarray, table: LabelTable, *, file: object) -> np.ndar
     """
     whole = mask
     if mask.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):  # what is no whole number is told below
+        with np.errstate(invalid="ignore"):  # what is no whole number is refused below
             whole = mask.astype(np.int64)
     unknown = len(table.names)
     if whole is not mask and not (whole == mask).all():

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from data_prep.common.files import fingerprint, system_errors_told, write_json
+from data_prep.common.duplicate_images import find_duplicates
+from data_prep.common.files import fingerprint, system_errors_as_input_errors, write_json
 from data_prep.common.preparation import Scan, check_options, convert_all, refuse_shared, write_split
 from data_prep.common.target import SUMMARY, opened_target
-from data_prep.common.twins import twins
 from kvseg_monai.errors import InputError
 
 
@@ -71,7 +71,7 @@ def prepare(
         sections = write_split(records, folder, name=source.name, labels=source.labels, split=split)
         summary = {"tool": source.tool, "source_fingerprint": mark}
         summary |= _summary(source, records, failed={**source.failed, **failed}, reused=reused, sections=sections)
-        summary["remarks"] += twins(records, folder)
+        summary["remarks"] += find_duplicates(records, folder)
         write_json(folder / SUMMARY, summary)
     return summary
 
@@ -98,7 +98,7 @@ def run(source: VolumeSet, target: Path, options: Mapping[str, Any]) -> int:
 
     ``options`` are those of :func:`prepare`.
     """
-    with system_errors_told(target):
+    with system_errors_as_input_errors(target):
         summary = prepare(source, target, **options)
     print_summary(summary, target, file=sys.stdout)
     return 1 if summary["failed"] else 0

@@ -1,6 +1,6 @@
 """What the segments of DICOM segmentations are, and what their classes are called.
 
-A name alone does not tell: 3D Slicer calls segments Segment_1 and so on, whatever they are, and both kidneys may be
+A name alone is not enough: 3D Slicer calls segments Segment_1 and so on, whatever they are, and both kidneys may be
 called kidney. So segments are one class where name and codes are equal: of the type, the anatomical region, and their
 modifiers, as left and right. A class is called by the segments' name; where a name has several codes, by these too.
 """
@@ -84,7 +84,7 @@ def plain(name: str) -> str:
 
 
 def class_names(segments: Iterable[Segment]) -> dict[Segment, str]:
-    """Return the class of each segment, by name: as short as tells the classes apart.
+    """Return the class of each segment, by name: as short as distinguishes the classes.
 
     A segment without code is of the class that its name has elsewhere, where that is only one. ``background`` is always
     one class.

@@ -166,7 +166,7 @@ def with_class_names(segmentations: Mapping[str, Segmentation]) -> dict[str, Seg
 
 
 def name_remarks(segmentations: Iterable[Segmentation]) -> list[str]:
-    """Tell which names have several codes, and which segments of one file make one class."""
+    """Return remarks: which names have several codes, and which segments of one file make one class."""
     remarks, kinds = [], defaultdict(set)
     for one in segmentations:
         classes = defaultdict(list)

@@ -1,7 +1,7 @@
 """From anatomy to picture: gray values, texture, and what a scanner adds.
 
 Fat is about 0.8, muscle 0.3. The three organs share their gray values with liver, spleen, kidneys and muscle, so that
-gray value alone cannot tell them apart; place, outline and texture can.
+gray value alone does not distinguish them; position, outline and texture do.
 """
 
 from dataclasses import dataclass

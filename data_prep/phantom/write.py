@@ -138,7 +138,7 @@ def _take_place(draft: Path, target: Path) -> None:
     for name in {*recorded(earlier), RECORD} & set(_files(earlier)):
         (earlier / name).unlink()
     for folder, _, _ in os.walk(earlier, topdown=False):
-        os.rmdir(folder)  # which fails, and is told, where a file came in since
+        os.rmdir(folder)  # which raises OSError where a file came in since
 
 
 def _check_target(target: Path, *, overwrite: bool) -> None:

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from data_prep.common.files import fingerprint, system_errors_told
+from data_prep.common.files import fingerprint, system_errors_as_input_errors
 from data_prep.common.phantom_marker import NOTICE as PHANTOM_NOTICE
 from data_prep.common.phantom_marker import is_phantom
 from data_prep.common.preparation import add_options, check_options, convert_all, refuse_shared, write_split
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--include-bad-scans", action="store_true", help=f"also use the {len(BAD_SCANS)} scans known to be bad")
     add_options(parser, unit="cases")
     options = vars(parser.parse_args(arguments))
-    with system_errors_told(options["target"]):
+    with system_errors_as_input_errors(options["target"]):
         summary = prepare(**options)
     print_summary(summary, options["target"], file=sys.stdout)
     return 1 if summary["failed"] else 0

@@ -127,7 +127,7 @@ def _channels(names: list[str]) -> dict[str, Any]:
 
 
 def _as_json(path: str, content: dict[str, Any]) -> bytes:
-    """Write a configuration as the bundles have it; an absolute path would tell of this machine and fail elsewhere."""
+    """Return a configuration as JSON; an absolute path, which would fail on another machine, is refused."""
     text = json.dumps(content, indent=4) + "\n"
     found = re.search(r'"((?:/|~|[A-Za-z]:(?:/|\\\\))[^"]*)"', text)
     if found:

@@ -1,4 +1,4 @@
-"""NIfTI files opened with care: damage anywhere in a file is told, never read as other voxels; no torch needed."""
+"""Open NIfTI files so that damage anywhere in a file is an error, never read as other voxels; no torch needed."""
 
 import gzip
 import math
@@ -23,8 +23,8 @@ def open_nifti(path: str | os.PathLike[str]) -> Iterator[nib.spatialimages.Spati
     the file is read, so that the checksum is compared: in one pass, and with no more memory than the voxels take.
 
     Raises:
-        InputError: at the start, when there is no such file, or its header tells that it holds no voxels that can be
-            used; at the end, when it is cut off, damaged, or goes on with something else.
+        InputError: at the start, when there is no such file, or by its header it holds no voxels that can be used;
+            at the end, when it is cut off, damaged, or goes on with something else.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -32,8 +32,8 @@ def open_nifti(path: str | os.PathLike[str]) -> Iterator[nib.spatialimages.Spati
     try:
         with ExitStack() as stack:
             image = nib.load(path)
-            if finding := header_problem(image, path):
-                raise InputError(f"{path} {finding}")
+            if problem := header_problem(image, path):
+                raise InputError(f"{path} {problem}")
             if path.lower().endswith(".gz"):
                 stream = stack.enter_context(gzip.open(path))
                 holder = nib.FileHolder(filename=path, fileobj=stream)

@@ -24,7 +24,7 @@ class VolumeReader(NiftiReader):
     """
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
-        """Return True: whatever cannot be read shall be told, not tried by another reader."""
+        """Return True: whatever cannot be read is an error, not tried by another reader."""
         return True
 
     def get_data(self, img: tuple[PathLike, ...]) -> tuple[np.ndarray, dict]:

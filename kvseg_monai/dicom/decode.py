@@ -34,7 +34,7 @@ JPEG_LOSSLESS = uid.UID("1.2.840.10008.1.2.4.57")  # pydicom 2 gives its name to
 ISOLATED = (uid.JPEGExtended12Bit, JPEG_LOSSLESS, uid.JPEGLosslessSV1)
 
 
-STREAMS = (*DECODERS, *ISOLATED)  # compressed so that the stream tells the bits of a value
+STREAMS = (*DECODERS, *ISOLATED)  # compressed so that the stream has the number of bits of a value
 
 
 FRAME_MARKERS = {0xF7, *range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # of JPEG-LS and JPEG
@@ -63,7 +63,7 @@ def decode_file(path: Path) -> np.ndarray:
 def _stored_bits(dataset: pydicom.Dataset) -> tuple[int, int]:
     """How many bits of a value count, and how far above the lowest they begin (above 0 where HighBit says so).
 
-    What a compressed stream of no more bits holds has been shifted already; of one with more, the decoder is told to
+    What a compressed stream of no more bits holds has been shifted already; of one with more, the decoder is set to
     keep all.
     """
     bits, high = (int(dataset.get(keyword) or 0) for keyword in ("BitsStored", "HighBit"))

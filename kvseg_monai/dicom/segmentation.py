@@ -23,7 +23,7 @@ from kvseg_monai.utils.labels import ANATOMICAL_STRUCTURE, Code, rgb_of
 logger = logging.getLogger(__name__)
 
 highdicom, has_highdicom = optional_import("highdicom")
-logging.getLogger("highdicom").setLevel(logging.ERROR)  # below, it tells UIDs and names from the patient's headers
+logging.getLogger("highdicom").setLevel(logging.ERROR)  # below, it logs UIDs and names from the patient's headers
 
 ABSENT = "Looked for and not found in this volume"
 # Type 2: they must be there and may be empty. Careless tools leave them out.
@@ -91,7 +91,7 @@ def make_segmentation(
                 content_description="Automatic segmentation, for research only",
                 series_description="Automatic segmentation, for research only",
             )
-    except Exception as error:  # its text may quote the header and so tell who the patient is
+    except Exception as error:  # its text may quote the header and so identify the patient
         raise InputError(
             f"{series.name}: its headers make no DICOM SEG ({type(error).__name__}); export the series again from its "
             "source"

@@ -20,7 +20,7 @@ WIDTH = 4.2  # inches; letters of 9 points are then legible on a telephone too
 
 
 def marker_of(index: int) -> str:
-    """Shape of a dot of that class, for those who cannot tell the colours."""
+    """Shape of a dot of that class, for those who cannot distinguish the colours."""
     return MARKERS[index % len(MARKERS)]
 
 

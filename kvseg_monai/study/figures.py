@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from kvseg_monai.blocks import ATTENTION_KINDS
 from kvseg_monai.report.figures import GREY, INK, LEGEND, WIDTH, as_source, shorten, tidy
 
-# Dark enough for thin lines on white, told apart by the colour-blind; the reference is ink.
+# Dark enough for thin lines on white, distinct for the colour-blind; the reference is ink.
 KIND_COLOURS = ("#0072b2", "#d55e00", "#00855f", "#a8497f", "#7a5c00", "#55606a")
 KIND_MARKERS = "osD^vPX"
 NET_MARKERS = "os^DvP"

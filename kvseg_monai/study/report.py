@@ -157,7 +157,7 @@ def _remarks(study: Study, table: Table, records: dict[str, dict[str, Any]]) -> 
     missing = [a.name for a in study.arms if (a.net, a.attention, a.seed) not in table]
     if missing:
         yield f"Not finished, and not in these tables: {', '.join(missing)}."
-    for what, tell in {"device": str, "versions": describe_versions}.items():
-        found = sorted({tell(record[what]) for record in records.values()})
+    for what, describe in {"device": str, "versions": describe_versions}.items():
+        found = sorted({describe(record[what]) for record in records.values()})
         if len(found) > 1:
             yield f"The arms differ in {what}: {'; '.join(found)}."

@@ -101,7 +101,7 @@ def finished(folder: Path, names: Iterable[str]) -> list[str]:
 def gather(arms_dir: Path, names: Sequence[str], target: Path) -> list[str]:
     """Put what the finished arms wrote into the files of all arms, in the folder ``target``; return which those are.
 
-    Two processes may do so at once: each looks again after writing, so that the one that writes last has seen all. What
+    Two processes may do so at once: each reads again after writing, so that the one that writes last has seen all. What
     holds the finished arms' results and nothing else is ours, also in a study that was made before there were records.
     """
     done: list[str] = []
@@ -124,10 +124,10 @@ def gather(arms_dir: Path, names: Sequence[str], target: Path) -> list[str]:
 def _curve_lines(arms_dir: Path, records: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Yield the lines of all arms' curves, each behind what the arm is."""
     yield "net,attention,seed,epoch,val_mean_dice,seconds"
-    for name, told in records.items():
+    for name, facts in records.items():
         file = arms_dir / name / CURVE
         lines = file.read_text(encoding="utf-8").splitlines()[1:] if file.is_file() else []
-        yield from (f"{told['net']},{told['attention']},{told['seed']},{line}" for line in lines)
+        yield from (f"{facts['net']},{facts['attention']},{facts['seed']},{line}" for line in lines)
 
 
 def read_records(folder: Path) -> dict[str, dict[str, Any]]:

@@ -28,8 +28,8 @@ VOLUME_NAME = re.compile(r"series-?\d+-[0-9a-f]{10}(-\d+)?")  # see kvseg_monai.
 def find_series_of(prediction: Path, source: Path) -> Series:
     """Return the volume that a label map is named after, as the bundles name it, else the only one of ``source``.
 
-    The grid alone cannot tell two patients apart who were scanned by one protocol; the name, of which the series' UID
-    is a part, can.
+    The grid alone does not distinguish two patients who were scanned by one protocol; the name, of which the series'
+    UID is a part, does.
 
     Raises:
         InputError: when that volume is not there or at fault, or there are others and no name to choose by.

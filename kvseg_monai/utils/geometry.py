@@ -48,7 +48,7 @@ def onto_grid(
         The voxels in the grid's order, a view; None where they lie elsewhere, or their number differs.
     """
     turn = np.linalg.pinv(np.asarray(target, dtype=float)[:3, :3]) @ np.asarray(affine, dtype=float)[:3, :3]
-    turn /= np.abs(turn).max(axis=0)  # a single slice has a thickness, and no second centre to tell it by
+    turn /= np.abs(turn).max(axis=0)  # a single slice has a thickness, and no second centre to know it by
     onto = np.abs(turn).argmax(axis=0)  # the grid's axis along which each of ours runs
     if voxels.ndim != 3 or sorted(onto) != [0, 1, 2]:
         return None

@@ -27,7 +27,7 @@ CODES = {
     "stomach": Code("69695003", "Stomach"),
 }
 
-# Okabe and Ito's palette, told apart by the colour-blind, bright ones first: they must stand out on grey tissue.
+# Okabe and Ito's palette, distinct for the colour-blind, bright ones first: they must stand out on grey tissue.
 COLOURS = ("#e69f00", "#56b4e9", "#00b37d", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
 
 

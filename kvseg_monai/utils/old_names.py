@@ -4,3 +4,5 @@ METRICS = {  # counts of scans per class in metrics.json
     "missed": "false_negatives",
     "invented": "false_positives",
 }
+
+CHECKPOINT = {"rival": "earlier_score"}  # in last.ckpt

@@ -1,4 +1,4 @@
-"""What a run was: versions, device, network, configuration and time, and no path of the machine."""
+"""Record of a run: versions, device, network, configuration and time, and no path of the machine."""
 
 import sys
 import time
@@ -18,17 +18,17 @@ from kvseg_monai.utils.command_line import bundle_command
 from kvseg_monai.utils.flags import PLACES
 from kvseg_monai.utils.provenance import machine, versions
 
-# What tells one run of a bundle from another.
+# What distinguishes one run of a bundle from another.
 SETTINGS = ("seed", "section", "max_epochs", "learning_rate", "image_size", "spacing", "slice_offsets", "network_def")
 
 
 class RunRecord:
-    """Knows what a run is from its start on, and how long it took so far.
+    """Record of what a run is, from its start on, and of the time it took so far.
 
     Args:
         network: that the run trains or uses; None where there is none.
         device: that it computes on.
-        earlier: what was told before an interruption; its seconds and its start count.
+        earlier: the record from before an interruption; its seconds and its start count.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class RunRecord:
     def facts(self) -> dict[str, Any]:
         """Return ``started``, ``seconds``, ``device``, ``versions``, ``network``, ``parameters``, as JSON.
 
-        Within ``python -m monai.bundle run`` also what :func:`bundle_run` tells.
+        Within ``python -m monai.bundle run`` also what :func:`bundle_run` returns.
         """
         return {**self._facts, "seconds": round(time.monotonic() - self._start, 3)}
 

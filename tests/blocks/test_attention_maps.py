@@ -96,7 +96,7 @@ def test_the_share_of_the_key_alone():
     assert dataclasses.replace(layer, query=0 * query).key_share() == 0.0
 
 
-def test_logits_that_a_softmax_cannot_tell_apart_attend_alike():
+def test_logits_that_a_softmax_cannot_distinguish_attend_alike():
     """Why KV+Pos counts as symmetric in pairs: adding g for the query too makes it so and changes no attention."""
     layer, _ = record("kv_pos")
     bias = layer.attention.position.bias(20)

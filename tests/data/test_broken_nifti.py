@@ -97,12 +97,12 @@ def test_a_broken_file_gives_a_sentence_or_a_label_map_on_its_grid(inference, br
     parser.get_parsed_content("evaluator").run()
     if target.exists():
         event("segmented")
-        parser.get_parsed_content("bad_cases").tell()
+        parser.get_parsed_content("bad_cases").report()
         assert_label_map_of(target, source)
     else:
         event("refused")
         with pytest.raises(InputError, match=f"1 of 1 cases refused:\n  {source} "):
-            parser.get_parsed_content("bad_cases").tell()
+            parser.get_parsed_content("bad_cases").report()
     assert names_in(folder / "eval") in ([], ["scan.nii.gz"])  # no half-written file
 
 

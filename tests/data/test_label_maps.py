@@ -63,9 +63,9 @@ def test_two_volumes_never_share_a_label_map(tmp_path, names):
     for check in (with_own_names, lambda data: pending(data, tmp_path / "out", suffix=".dcm")):
         with pytest.raises(
             InputError, match=r"would have one label map, .*; names that differ in their endings"
-        ) as told:
+        ) as reported:
             check(cases)
-        assert {names[0], names[-1]} <= {part.rpartition(f"{tmp_path}/")[2] for part in str(told.value).split()}
+        assert {names[0], names[-1]} <= {part.rpartition(f"{tmp_path}/")[2] for part in str(reported.value).split()}
 
 
 def test_a_label_map_is_no_folder_of_another(tmp_path):

@@ -375,7 +375,7 @@ def test_a_link_or_a_pipe_in_the_place_of_a_record(tmp_path, target, place):
     (tmp_path / "mine.jsonl").write_text("mine")
     (target / place / RECORD).symlink_to(tmp_path / "mine.jsonl")
     for _ in range(2):
-        with contextlib.suppress(InputError):  # of each scan it is told apart
+        with contextlib.suppress(InputError):  # of each scan it is distinguished
             assert prepare("nifti", [*arguments, "--overwrite"], target) == 1
         assert (tmp_path / "mine.jsonl").read_text() == "mine"
         (target / place / RECORD).unlink()

@@ -1,4 +1,4 @@
-"""Series that repeat a volume and were stopped or lost files: whole volumes are kept, none is mixed, and it is told."""
+"""Series that repeat a volume and were stopped or lost files: whole volumes are kept, none is mixed, all is reported."""
 
 import itertools
 import logging
@@ -83,13 +83,13 @@ def test_a_volume_that_lost_slices_takes_no_other_with_it(tmp_path, name, time, 
     for number, series in zip((t for t in range(TIMES) if t != time), found, strict=True):
         same_volume(series, make_voxels(seed=number), AFFINE)
     which = ("the first", "number 2", "the last")[time]
-    if (time, gone) == (0, "first") and name in RANK:  # times alone do not tell that the scan's first slices are gone
+    if (time, gone) == (0, "first") and name in RANK:  # times alone do not show that the scan's first slices are gone
         name = "repetitions by InstanceNumber"
     assert left_out(skipped) == [f"{which} of 3 {name} has {6 - len(GONE[gone])} slices of 6 and is left out"]
     assert [item.fault for item in skipped] == [time != 2]  # files are lost, unless the scan was stopped
 
 
-def test_it_is_told_by_the_commands_and_is_no_fault(tmp_path, caplog):
+def test_it_is_reported_by_the_commands_and_is_no_fault(tmp_path, caplog):
     write_dynamic(tmp_path, TRAIT["temporal positions"], [(2, at) for at in GONE["last"]])
     prepared = read_source(tmp_path, labels=None, split_gaps=False, keep_ids=False, name=None)
     assert (len(prepared.scans), prepared.failed) == (2, {})
@@ -100,7 +100,7 @@ def test_it_is_told_by_the_commands_and_is_no_fault(tmp_path, caplog):
     assert caplog.text.count(sentence) == 1
 
 
-def test_several_that_are_short_are_told_each(tmp_path):
+def test_several_that_are_short_are_reported_each(tmp_path):
     """Where the last two have no place in common, no place has as many slices as there are times."""
     gone = [*((1, at) for at in range(2, 6)), *((2, at) for at in range(4))]
     write_dynamic(tmp_path, TRAIT["temporal positions"], gone)

@@ -138,7 +138,7 @@ def two_volumes(tmp_path: Path, change: Callable[[Dataset, list[Dataset], Datase
 
 
 @pytest.mark.parametrize("name", TRAITS)
-def test_what_tells_volumes_apart_stands_in_its_group(tmp_path, name):
+def test_what_distinguishes_volumes_stands_in_its_group(tmp_path, name):
     def change(_shared, frames, _dataset):
         for number, groups in enumerate(frames):
             for keyword, value in TRAITS[name][number // 6].items():
@@ -150,7 +150,7 @@ def test_what_tells_volumes_apart_stands_in_its_group(tmp_path, name):
     assert found[0].notes == (f"2 {name} at the same place",)
 
 
-def test_dimensions_tell_volumes_apart_where_no_known_fact_does(tmp_path):
+def test_dimensions_distinguish_volumes_where_no_known_fact_does(tmp_path):
     """As Philips does with what labels blood: the dimension points to a private element."""
 
     def change(_shared, frames, dataset):

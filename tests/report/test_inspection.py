@@ -122,7 +122,7 @@ def test_first_middle_and_last_layer(count, shown):
         ({"overrides": {"netwrok_def#size": "tiny"}}, "--netwrok_def#size is in no configuration of the bundle"),
     ],
 )
-def test_mistakes_are_told(evaluation, tmp_path, request_, message):
+def test_mistakes_are_reported(evaluation, tmp_path, request_, message):
     with pytest.raises(InputError, match=message):
         inspect(evaluation, tmp_path, **request_)
 

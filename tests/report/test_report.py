@@ -76,11 +76,11 @@ def test_page_is_self_contained_and_shows_the_values(evaluation, training, tmp_p
     assert "4 scans of 4 patients" in page
     assert metrics["protocol"][:60] in page
     assert all(text in page for text in ("Best scan", "Median scan", "Worst scan", "Training loss", "torch"))
-    assert str(tmp_path) not in page  # a page that travels must not tell the machine's folders
+    assert str(tmp_path) not in page  # a page that travels must not name the machine's folders
     assert 'class="banner"' not in page
 
 
-def test_the_manifest_tells_of_evaluation_and_training(evaluation, tmp_path):
+def test_the_manifest_describes_evaluation_and_training(evaluation, tmp_path):
     page = build(evaluation, tmp_path)
     assert "this evaluation has none of itself" in page
     manifest = {

@@ -19,19 +19,19 @@ def refuse():
     raise InputError("a.txt is empty; fill it")
 
 
-def told(main, capsys) -> str:
+def reported(main, capsys) -> str:
     with pytest.raises(SystemExit, match="2"):
         run_command(main)
     return capsys.readouterr().err
 
 
 def test_a_mistake_is_one_sentence(capsys):
-    assert told(refuse, capsys) == "error: a.txt is empty; fill it\n"
+    assert reported(refuse, capsys) == "error: a.txt is empty; fill it\n"
 
 
-def test_a_file_on_the_way_to_the_target_is_told(tmp_path, capsys):
+def test_a_file_on_the_way_to_the_target_is_reported(tmp_path, capsys):
     (tmp_path / "file").touch()
-    sentence = told(lambda: (tmp_path / "file" / "target").write_text("text"), capsys)
+    sentence = reported(lambda: (tmp_path / "file" / "target").write_text("text"), capsys)
     assert sentence.startswith(
         f"error: {tmp_path}/file/target cannot be used (Not a directory); a file and a folder are"
     )
@@ -39,8 +39,8 @@ def test_a_file_on_the_way_to_the_target_is_told(tmp_path, capsys):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_is_told(capsys):
-    assert told(fill_the_disk, capsys) == (
+def test_a_full_disk_is_reported(capsys):
+    assert reported(fill_the_disk, capsys) == (
         "error: a file cannot be used (No space left on device); free some space, or name another place\n"
     )
 
@@ -68,7 +68,7 @@ def test_the_hook_of_the_bundles_does_the_same(raised, code, last):
     assert (ended.returncode, ended.stderr.strip().splitlines()[-1]) == (code, last)
 
 
-def test_a_command_that_is_told_to_end_leaves_no_process_behind():
+def test_a_command_that_is_ended_leaves_no_process_behind():
     program = (
         "import time; from data_prep.common.parallel import as_done; from kvseg_monai.errors import run_command\n"
         "run_command(lambda: [print(i, flush=True) for i, _ in as_done(time.sleep, [0.05] * 5000, workers=2)])"

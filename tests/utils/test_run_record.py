@@ -1,4 +1,4 @@
-"""What a run tells of itself."""
+"""What a run records of itself."""
 
 import json
 
@@ -12,12 +12,12 @@ from kvseg_monai.utils.run_record import RunRecord, bundle_run
 RUN = ["/somewhere/monai/bundle/__main__.py", "run"]
 
 
-def told(*options: str) -> dict:
+def facts_of(*options: str) -> dict:
     return bundle_run([*RUN, "--config_file", config(BUNDLES[0], "evaluate"), *options])
 
 
 def test_overrides_and_settings_without_places():
-    facts = told(
+    facts = facts_of(
         *(
             "--dataset_dir",
             "/home/anna/data",
@@ -39,13 +39,13 @@ def test_overrides_and_settings_without_places():
     assert facts["settings"]["image_size"] == [256, 256]
     assert facts["settings"]["network_def"]["size"] == "tiny"
     assert len(facts["configuration"]["evaluate.json"]) == 16
-    assert "anna" not in json.dumps(told("--dataset_dir", "/home/anna/data"))
+    assert "anna" not in json.dumps(facts_of("--dataset_dir", "/home/anna/data"))
 
 
 def test_the_hash_is_that_of_the_file():
-    of_kinds = [told()["configuration"], bundle_run([*RUN, "--config_file", config(BUNDLES[1], "evaluate")])]
+    of_kinds = [facts_of()["configuration"], bundle_run([*RUN, "--config_file", config(BUNDLES[1], "evaluate")])]
     assert of_kinds[0] != of_kinds[1]["configuration"]
-    assert told()["configuration"] == told("--seed", "3")["configuration"]
+    assert facts_of()["configuration"] == facts_of("--seed", "3")["configuration"]
 
 
 def test_several_files_are_merged():
@@ -65,7 +65,7 @@ def test_several_files_are_merged():
         RUN,
     ],
 )
-def test_any_other_process_tells_nothing(arguments):
+def test_any_other_process_records_nothing(arguments):
     assert bundle_run(arguments) == {}
 
 

@@ -15,8 +15,7 @@ from support import make_volume
 from data_prep.uw_madison import source as uw_madison
 from kvseg_monai.data.readers import VolumeReader
 from kvseg_monai.errors import InputError, find_input_error
-from kvseg_monai.transforms.checks import CheckLabelsd, CheckVolumed
-from kvseg_monai.transforms.findings import CT_SHARE
+from kvseg_monai.transforms.checks import CT_SHARE, CheckLabelsd, CheckVolumed
 
 AXIAL = np.diag([-1.5, -1.5, 3.0, 1.0])
 SHAPE = (12, 10, 4)
@@ -151,14 +150,14 @@ def test_a_dark_corner_makes_no_ct(tmp_path):
     check(save(tmp_path / "scan.nii.gz", voxels))
 
 
-def test_one_slice_is_told_once_and_refused_where_neighbours_are_needed(tmp_path, caplog):
+def test_one_slice_is_reported_once_and_refused_where_neighbours_are_needed(tmp_path, caplog):
     path = save(tmp_path / "scan.nii.gz", image((12, 10, 1)))
     transform = CheckVolumed("image")
     volume = {"image": LoadImaged("image", reader=VolumeReader)({"image": str(path)})["image"]}
     with caplog.at_level(logging.INFO):
         transform(transform(volume))
-    told = [record.message for record in caplog.records if record.name == "kvseg_monai.transforms.checks"]
-    assert told == [f"{path} has one slice; it is processed like any volume"]
+    reported = [record.message for record in caplog.records if record.name == "kvseg_monai.transforms.checks"]
+    assert reported == [f"{path} has one slice; it is processed like any volume"]
     with pytest.raises(InputError, match=r"has one slice, and --slice_offsets \[-1, 0, 1\] gives each slice its nei"):
         check(path, slice_offsets=[-1, 0, 1])
 

@@ -31,7 +31,7 @@ def test_they_are_joined(tmp_path):
     assert (again.name, again.uid) == (series.name, min(frame.header.series_uid for frame in series.frames))
 
 
-def test_volumes_of_one_are_told_apart(tmp_path):
+def test_volumes_of_one_are_distinguished(tmp_path):
     for time in range(3):
         write_apart(tmp_path / str(time), seed=time, TemporalPositionIdentifier=time)
     found, skipped = find_series(tmp_path)
@@ -60,7 +60,7 @@ APART = {  # what is no series of one
 
 
 @pytest.mark.parametrize("reason", APART)
-def test_they_are_told_where_they_are_not_plainly_one(tmp_path, reason):
+def test_they_are_reported_where_they_are_not_plainly_one(tmp_path, reason):
     write_apart(tmp_path, values=APART[reason])
     found, skipped = find_series(tmp_path)
     assert [series.shape for series in found] == [(7, 5, 1)] * 6
