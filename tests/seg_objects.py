@@ -52,7 +52,7 @@ def write(folder: Path, label_map: np.ndarray, affine: np.ndarray, **options) ->
 
 
 def read_back(made: pydicom.Dataset, folder: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """The label map, (column, row, slice), placed by the position of each frame; geometry and references checked."""
+    """The label map, (column, row, slice), by the position of each frame; geometry and references checked."""
     series = volume_at(folder)
     headers = {header.SOPInstanceUID: header for header in map(pydicom.dcmread, series.paths)}
     places = [np.array(frame.position) for frame in series.frames]

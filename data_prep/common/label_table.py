@@ -100,7 +100,7 @@ def apply_table(mask: np.ndarray, table: LabelTable, *, file: object) -> np.ndar
 
 
 def _distinct(whole: np.ndarray) -> tuple[range | list[int], np.ndarray]:
-    """Values among which are all of the mask's, and the place of each voxel's value among them."""
+    """Values among which are all of the mask's, and the index of each voxel's value among them."""
     low, high = int(whole.min()), int(whole.max())
     if high - low > SMALL_RANGE:  # else nothing is sorted, which would take far longer
         values, places = np.unique(whole, return_inverse=True)

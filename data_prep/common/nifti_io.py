@@ -68,7 +68,7 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _storable(voxels: np.ndarray) -> np.ndarray:
     """The same values in a type that NIfTI readers expect: no 64 bits where 32 hold them, native byte order."""
     if voxels.dtype.kind == "f" or voxels.dtype.itemsize == 8:
-        with np.errstate(over="ignore", invalid="ignore"):  # the input guard refuses what becomes infinite
+        with np.errstate(over="ignore", invalid="ignore"):  # the input checks refuse what becomes infinite
             small = voxels.astype(np.float32 if voxels.dtype.kind == "f" else np.int32)
         return small if voxels.dtype.kind == "f" or (small == voxels).all() else voxels.astype(np.float32)
     return voxels.astype(voxels.dtype.newbyteorder("="), copy=False)

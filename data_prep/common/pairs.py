@@ -69,8 +69,8 @@ def find_pairs(source: Path, layout: Layout) -> Found:
     Raises:
         InputError: when a folder is missing, or there is no image, or two files stand for one.
     """
-    images = _look(source / layout.images, layout.image_suffix, layout.endings, "--images")
-    masks = _look(source / layout.masks, layout.mask_suffix, layout.endings, "--masks")
+    images = _files_by_stem(source / layout.images, layout.image_suffix, layout.endings, "--images")
+    masks = _files_by_stem(source / layout.masks, layout.mask_suffix, layout.endings, "--masks")
     sides = {"mask": (layout.masks, layout.mask_suffix), "image": (layout.images, layout.image_suffix)}
     failed = {}
     for stem in sorted(images.taken.keys() ^ masks.taken.keys()):
@@ -90,7 +90,7 @@ def find_pairs(source: Path, layout: Layout) -> Found:
     return Found(pairs, failed | masks.odd | images.odd, remarks)
 
 
-def _look(folder: Path, suffix: str, endings: tuple[str, ...], option: str) -> _Side:
+def _files_by_stem(folder: Path, suffix: str, endings: tuple[str, ...], option: str) -> _Side:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; name the folder below --source with {option}")
     side = _Side({}, {}, {})

@@ -1,7 +1,7 @@
 """Label maps from DICOM segmentations: each set pixel goes to the voxel of the series that lies at its place.
 
 A segmentation may leave out empty slices, hold its frames in any order, and be cut or turned against the series, so
-every frame is placed by its own position. Nothing is resampled: a segmentation on another grid is refused. Of a
+every frame has its own position. Nothing is resampled: a segmentation on another grid is refused. Of a
 fractional segmentation, what is at least one half counts.
 
 RTSTRUCT is left out: the libraries that draw its contours order the slices of a series their own way, or do not run

@@ -125,7 +125,7 @@ def _concept(code: Code) -> Dataset:
 
 
 def _sources(series: Series) -> list[Dataset]:
-    """Headers that highdicom takes: the geometry is where it looks, equal in all slices; nothing else is changed."""
+    """Headers that highdicom takes: the geometry is where it reads it, equal in all slices; nothing else is changed."""
     if not series.frame_of_reference_uid:
         raise InputError(
             f"{series.name} has no FrameOfReferenceUID, so no DICOM SEG can say where it lies; export the series again "

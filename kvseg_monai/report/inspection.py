@@ -144,7 +144,7 @@ def _choose_slice(
 
 
 def _index_in(volume: Any, affine: np.ndarray, number: int, case: str) -> int:
-    """Return where a slice of the file is in what the network sees, which is cut to the body."""
+    """Return where a slice of the file is in what the network sees, which is cropped to the body."""
     place = np.linalg.inv(np.asarray(volume.affine)) @ affine @ [0, 0, number - 1, 1]
     index = round(float(place[2]))
     if not 0 <= index < volume.shape[-1]:

@@ -71,8 +71,8 @@ def draw_pairs(scores: Mapping[str, np.ndarray], patients: Sequence[str], *, ref
     for kind, values in scores.items():
         style = style_of(kind, reference)
         if kind == reference:  # a ring, so that nothing hides it
-            look = {"s": 52, "facecolors": "none", "edgecolors": style["color"], "linewidths": 1.3, "zorder": 4}
-            axes.scatter(values[order], rows, marker=style["marker"], **look)
+            ring = {"s": 52, "facecolors": "none", "edgecolors": style["color"], "linewidths": 1.3, "zorder": 4}
+            axes.scatter(values[order], rows, marker=style["marker"], **ring)
         else:
             axes.scatter(values[order], rows, s=26, edgecolors="white", linewidths=0.5, zorder=3, **style)
     axes.set(yticks=rows, yticklabels=[shorten(patients[i]) for i in order], ylim=(-0.7, len(patients) - 0.3))

@@ -92,7 +92,7 @@ class RandSlicesd(Randomizable, MapTransform):
     The other draws take any slice.
 
     Args:
-        keys: volumes (C, X, Y, Z), cut at the same place.
+        keys: volumes (C, X, Y, Z), cropped alike.
         label_key: the label map, (1, X, Y, Z) whole numbers.
         num_samples: slices per volume.
         foreground_probability: share of the draws that must show a label.

@@ -26,8 +26,8 @@ def corner_distance(shape: Sequence[int], first: np.ndarray, second: np.ndarray)
     Between the corners the distance is no larger, so this is the most that two grids of one shape are apart.
     """
     corners = np.array([(*corner, 1) for corner in itertools.product(*((0, side - 1) for side in shape))])
-    apart = corners @ (np.asarray(first, dtype=float) - np.asarray(second, dtype=float)).T
-    return float(np.linalg.norm(apart[:, :3], axis=1).max())
+    offsets = corners @ (np.asarray(first, dtype=float) - np.asarray(second, dtype=float)).T
+    return float(np.linalg.norm(offsets[:, :3], axis=1).max())
 
 
 def onto_grid(
@@ -56,5 +56,5 @@ def onto_grid(
     turned = apply_orientation(voxels, orientation)
     if turned.shape != tuple(shape):
         return None
-    apart = corner_distance(shape, affine @ inv_ornt_aff(orientation, voxels.shape), target)
-    return turned if apart <= tolerance * min(spacing_of(target)) else None
+    distance = corner_distance(shape, affine @ inv_ornt_aff(orientation, voxels.shape), target)
+    return turned if distance <= tolerance * min(spacing_of(target)) else None

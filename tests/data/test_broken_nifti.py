@@ -75,7 +75,7 @@ def broken(whole: bytes, kind: str, compressed: bool, change: object) -> bytes:
 
 @pytest.fixture(scope="module")
 def inference(tmp_path_factory):
-    """The inference bundle with a network that needs no weights, its folder of inputs, and one sound file's bytes."""
+    """The inference bundle with a network that needs no weights, its folder of inputs, and one valid file's bytes."""
     folder = tmp_path_factory.mktemp("broken")
     (folder / "in").mkdir()
     volume = nib.Nifti1Image(make_volume(0, (20, 18, 3))[0], np.diag([-1.5, -1.5, 3, 1]))

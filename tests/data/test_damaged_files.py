@@ -225,7 +225,7 @@ def test_a_resumed_training_does_not_take_a_broken_optimizer(tmp_path):
     network(torch.ones(1, 1)).sum().backward()
     optimizer.step()
     optimizer.state[network.weight]["exp_avg"].fill_(float("nan"))
-    progress = {"epoch": 1, "iteration": 1, "best": 0.5, "rival": None}
+    progress = {"epoch": 1, "iteration": 1, "best": 0.5, "earlier_score": None}
     state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), **progress}
     torch.save(state, tmp_path / "last.ckpt")
     trainer = Engine(lambda engine, batch: None)

@@ -14,7 +14,7 @@ from monai.transforms import Compose, EnsureChannelFirst, LoadImage, SaveImage
 from oracle_inference import oracle_inference, scan_of
 
 from data_prep.common.nifti_io import write_volume
-from kvseg_monai.data.nifti_geometry import PLACE
+from kvseg_monai.data.nifti_geometry import GEOMETRY
 from kvseg_monai.data.outputs import AtomicNibabelWriter
 from kvseg_monai.data.readers import VolumeReader
 
@@ -71,7 +71,7 @@ def write_map(image: Path, folder: Path) -> nib.Nifti1Image:
 
 
 def place(header: nib.Nifti1Header) -> dict[str, np.ndarray]:
-    fields = {name: np.asarray(header[name], float) for name in PLACE}
+    fields = {name: np.asarray(header[name], float) for name in GEOMETRY}
     return fields | {"pixdim": fields["pixdim"][:4]}
 
 

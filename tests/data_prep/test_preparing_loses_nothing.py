@@ -88,7 +88,7 @@ RELATIONS = {
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
-def test_a_target_that_does_not_lie_apart_is_refused(kind, relation, tmp_path):
+def test_a_target_that_overlaps_the_source_is_refused(kind, relation, tmp_path):
     arguments = make(kind, tmp_path / "mine" / "in")
     folder = RELATIONS[relation](tmp_path / "mine" / "in", tmp_path / "mine" / "out")
     before = tree(tmp_path)

@@ -115,12 +115,12 @@ PAIRS = {  # of segments that have one name: what they are, and the classes
 }
 
 
-@pytest.mark.parametrize("apart", ["one file", "two files"])
+@pytest.mark.parametrize("files", ["one file", "two files"])
 @pytest.mark.parametrize("kind", PAIRS)
-def test_one_name_and_two_codes_are_two_classes(kind, apart, tmp_path, target):
+def test_one_name_and_two_codes_are_two_classes(kind, files, tmp_path, target):
     one, two, names = PAIRS[kind]
     label, *_ = volume(tmp_path / "in")
-    if apart == "one file":
+    if files == "one file":
         say(segment(tmp_path / "in", label, ["Segment_1", "segment 1"]), one, two)
     else:
         say(segment(tmp_path / "in", (label == 1).astype(np.uint8), ["Segment_1"], file="a"), one)
@@ -291,7 +291,7 @@ def test_a_segmentation_that_names_no_series_is_of_the_same_patient_and_grid(tmp
 def test_a_segmentation_of_several_series_labels_those_on_its_grid(tmp_path, target):
     source, frame = tmp_path / "in", {"FrameOfReferenceUID": "1.2.9"}
     label, one, uid = volume(source, **frame)
-    _, two, other = volume(source, "twin", **frame)
+    _, two, other = volume(source, "copy", **frame)
     coarse = write_series(
         source / "coarse", np.ones((4, 3, 2), np.int16), AFFINE * 2, SeriesInstanceUID="1.2.7", **frame
     )

@@ -270,7 +270,7 @@ def test_names_of_many_letters_are_kept():
     check_names(["case 1", "Fall-\u00e4\u00f6", "\u60a3\u8005", "a.b", "a_b", "x" * 230])
 
 
-def test_real_series_have_names_apart(tmp_path, target):
+def test_real_series_have_distinct_names(tmp_path, target):
     assert prepare("dicom", make_dicom(tmp_path / "in"), target) == 0
     check_names(sorted(images(target)))
 

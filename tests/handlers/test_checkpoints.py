@@ -182,7 +182,7 @@ def test_the_network_starts_as_if_no_model_were_there(tmp_path):
     trainer.add_event_handler(Events.STARTED, trainer.terminate)
     trainer.run([0], max_epochs=1)
     assert network.weight.item() == before
-    assert handler.rival == 0.2
+    assert handler.earlier_score == 0.2
 
 
 def test_a_model_of_another_network_is_reported_before_the_training(tmp_path):

@@ -47,7 +47,7 @@ def test_step_and_case_are_reported(losses, weights, sentence):
         train(losses, weights)
 
 
-def test_a_sound_training_goes_on():
+def test_a_training_without_nan_goes_on():
     assert train([1e30, -5, 0, 1], [1e15, 0, -1, 1]).state.iteration == 4
 
 

@@ -259,14 +259,14 @@ def test_a_study_that_was_made_before_the_datalist_had_a_folder_goes_on(study, m
     (plan.output_dir / FOLDER / "datalist.json").rename(earlier)
     shutil.rmtree(plan.output_dir / FOLDER)
     before = data_record(plan.output_dir)
-    monkeypatch.setattr("kvseg_monai.study.dataset._check_labels", None)  # they were looked at then
+    monkeypatch.setattr("kvseg_monai.study.dataset._check_labels", None)  # they were checked then
     write_datalist(plan)
     assert (plan.output_dir / FOLDER / "datalist.json").read_bytes() == earlier.read_bytes()
     assert data_record(plan.output_dir) == before
 
 
 @pytest.mark.parametrize("nested", ["out/data", "."])
-def test_a_study_lies_apart_from_its_data(study, tiny_dataset, nested):
+def test_a_study_does_not_overlap_its_data(study, tiny_dataset, nested):
     data = study.parent / nested
     shutil.copytree(tiny_dataset, data, dirs_exist_ok=True)
     with pytest.raises(InputError, match=r"--output_dir .*; what is written must lie apart from what is read"):

@@ -1,4 +1,4 @@
-"""The input guard: every refusal is a sentence that names the file, and no real MR volume is refused."""
+"""The input checks: every refusal is a sentence that names the file, and no real MR volume is refused."""
 
 import gzip
 import json
@@ -39,7 +39,7 @@ def ct_like() -> np.ndarray:
 
 
 def save(path: Path, voxels: np.ndarray, affine: np.ndarray = AXIAL) -> Path:
-    """Any affine may stand in an sform; a qform takes sound ones only."""
+    """Any affine may stand in an sform; a qform takes those without shear only."""
     volume = nib.Nifti1Image(voxels, None)
     volume.set_sform(affine, code=1, update_affine=False)
     nib.save(volume, path)
