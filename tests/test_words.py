@@ -1,5 +1,6 @@
 """The field's words in every text file of the repository: an old word fails with file, line and the word to use."""
 
+import ast
 import fnmatch
 import re
 import subprocess
@@ -72,3 +73,21 @@ def test_each_old_word_would_be_found():
 def test_every_exception_is_there():
     names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert [pattern for pattern in EXCEPTIONS if not fnmatch.filter(names, pattern)] == []
+
+
+def docstrings():
+    """Yield path, line and docstring of each module and of all that is defined in it without a leading underscore."""
+    for folder in ("kvseg_monai", "data_prep"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                    name = getattr(node, "name", "")
+                    if not name.startswith("_") and (text := ast.get_docstring(node)):
+                        yield f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}", text
+
+
+def test_docstrings_open_with_what_the_thing_is_or_does():
+    """A clause that opens with a question word leaves the reader to find out what is returned or held."""
+    question = re.compile(r"(What (?!to )|How |Where |Which |Whose |Who |Whether |Why )")
+    found = [f"{where}: {text.splitlines()[0]}" for where, text in docstrings() if question.match(text)]
+    assert not found, "\n".join(found)

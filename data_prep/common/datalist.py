@@ -14,7 +14,7 @@ SECTIONS = ("training", "validation", "test")
 def split_patients(
     patients: Iterable[str], *, validation_fraction: float = 0.2, test_fraction: float = 0.1, seed: int = 0
 ) -> dict[str, str]:
-    """Deal patients to the three sections; the same input and seed give the same split on every machine.
+    """Split patients into the three sections; the same input and seed give the same split on every machine.
 
     A section with a fraction above 0 gets at least one patient as soon as one can be spared: validation from two
     patients on, test from three on. Training always keeps at least one.
@@ -81,5 +81,5 @@ def write_datalist(
 
 
 def _share(count: int, fraction: float) -> int:
-    """Whole number of patients nearest to ``fraction`` of ``count``, at least one unless the fraction is 0."""
+    """Return the number of patients nearest to ``fraction`` of ``count``, at least one unless the fraction is 0."""
     return max(1, math.floor(count * fraction + 0.5)) if fraction > 0 else 0

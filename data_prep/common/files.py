@@ -58,7 +58,7 @@ def fingerprint(*parts: bytes | str) -> str:
 
 
 def file_state(path: Path) -> str:
-    """Size and time of a file: what changes when it is written anew."""
+    """Return the size and time of a file: what changes when it is written anew."""
     state = path.stat()
     return f"{state.st_size} {state.st_mtime_ns}"
 

@@ -16,7 +16,7 @@ GZIP_LEVEL = 1
 
 
 def radiological_affine(spacing: tuple[float, float, float], *, towards_feet: bool) -> np.ndarray:
-    """Affine of axial slices as radiologists display them, from voxel index to world (right, anterior, superior) mm.
+    """Return the affine of axial slices as radiologists display them, from voxel index to RAS mm.
 
     Args:
         spacing: mm between columns, rows and slices.
@@ -66,7 +66,7 @@ def read_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _storable(voxels: np.ndarray) -> np.ndarray:
-    """The same values in a type that NIfTI readers expect: no 64 bits where 32 hold them, native byte order."""
+    """Return the same values in a type that NIfTI readers expect: no 64 bits where 32 hold them, native byte order."""
     if voxels.dtype.kind == "f" or voxels.dtype.itemsize == 8:
         with np.errstate(over="ignore", invalid="ignore"):  # the input checks refuse what becomes infinite
             small = voxels.astype(np.float32 if voxels.dtype.kind == "f" else np.int32)

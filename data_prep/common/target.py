@@ -33,7 +33,7 @@ LONGEST_NAME = 230  # bytes: file systems allow 255, and an ending and the mark 
 
 
 def paths(name: str, target: Path) -> tuple[Path, Path, Path]:
-    """Image, label and record file of the scan ``name``."""
+    """Return the image, label and record file of the scan ``name``."""
     return (
         target / "images" / f"{name}.nii.gz",
         target / "labels" / f"{name}.nii.gz",
@@ -172,7 +172,7 @@ def _replace(target: Path, draft: Path, mark: dict) -> None:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """Files of the preparation in ``folder`` that are as we wrote them: datalist, summary, records, then volumes.
+    """Return the preparation's files in ``folder`` that are as we wrote them: datalist, summary, records, then volumes.
 
     A label map of a scan without labels is none of them: a prediction may have been written there.
     """
@@ -195,5 +195,5 @@ def _clear(draft: Path) -> None:
 
 
 def _is_control(one: str) -> bool:
-    """Whether a character is none that is seen: control, format, private, or half a character that no text may hold."""
+    """Return whether a character is invisible: control, format, private, or half a character that no text may hold."""
     return unicodedata.category(one).startswith("C")

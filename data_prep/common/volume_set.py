@@ -1,4 +1,4 @@
-"""From scans of any source to a prepared folder, its summary and the exit code."""
+"""Preparation of scans of any source: the folder, its summary and the exit code."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from kvseg_monai.errors import InputError
 
 @dataclass(frozen=True)
 class VolumeSet:
-    """What a source holds.
+    """Scans of a source, and what is known of it.
 
     Args:
         tool: module that prepares it, which an earlier preparation is known by.

@@ -51,7 +51,7 @@ class Plan:
 
 
 def plan_scans(scans: int, *, slices: int = 144, seed: int = 0) -> list[Plan]:
-    """Scans to draw: the four sizes in turn, every third case scanned on two days.
+    """Return the scans to draw: the four sizes in turn, every third case scanned on two days.
 
     Days are 1 and 2: no scan that is known to be bad in the real data has one of these, so none is left out here.
     """
@@ -156,7 +156,7 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
 
 
 def _foreign(folder: Path) -> str | None:
-    """Path below ``folder`` of the first file or folder that is not of the phantom, or was changed."""
+    """Return the path below ``folder`` of the first file or folder that is not of the phantom, or was changed."""
     known = recorded(folder)
     parents = {parent.as_posix() for name in known for parent in Path(name).parents}
     for path in sorted(folder.rglob("*")):

@@ -1,4 +1,4 @@
-"""What a preparation of the UW-Madison data found, as a dictionary, a JSON file and text."""
+"""Summary of a preparation of the UW-Madison data, as a dictionary, a JSON file and text."""
 
 from pathlib import Path
 from typing import TextIO

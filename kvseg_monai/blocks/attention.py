@@ -112,7 +112,7 @@ class Attention(nn.Module):
 
 @dataclass(frozen=True)
 class Kind:
-    """Which parts an attention kind has; ``position`` is called with ``head_dim``, ``grid`` and ``key_stride``."""
+    """Parts of an attention kind; ``position`` is called with ``head_dim``, ``grid`` and ``key_stride``."""
 
     query: bool
     value: bool

@@ -1,4 +1,4 @@
-"""What CvT does by convolution: embedding tokens and projecting them (Wu et al., ICCV 2021, arXiv 2103.15808).
+"""Convolutional embedding and projection of tokens, as in CvT (Wu et al., ICCV 2021, arXiv 2103.15808).
 
 Shapes: B batch, N = H * W tokens on a grid (H, W) in row-major order, C = hidden_size.
 """

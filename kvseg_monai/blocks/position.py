@@ -20,7 +20,7 @@ Folded = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
 
 def sinusoids(num_tokens: int, channels: int) -> Tensor:
-    """Sine and cosine, interleaved, of the token index at geometric frequencies.
+    """Return the sine and cosine, interleaved, of the token index at geometric frequencies.
 
     Returns:
         (num_tokens, channels) in float64; channel 2f is sin(j / 10000^(2f / channels)) and channel 2f + 1 its cosine.

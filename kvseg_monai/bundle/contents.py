@@ -1,4 +1,4 @@
-"""What a packed bundle holds: configurations without need of overrides, metadata and card that fit, and the weights."""
+"""Contents of a packed bundle: configurations that need no overrides, metadata and card that fit, the weights."""
 
 import copy
 import hashlib

@@ -1,4 +1,4 @@
-"""The one function that finds a bundle."""
+"""Find a bundle by its folder or name."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What each network costs with each kind of attention: ``python -m kvseg_monai.complexity``.
+"""Cost of each network with each kind of attention: ``python -m kvseg_monai.complexity``.
 
 Parameters and multiply-accumulates (MACs) are counted, see :func:`kvseg_monai.cost.counting.count_macs`; peak memory
 is that of the weights plus :func:`kvseg_monai.cost.counting.peak_memory`. Latency is measured on one image: all kinds

@@ -209,7 +209,7 @@ def _refuse_second(path: Path, seen: dict[Any, str], key: Any, name: str) -> Non
 
 
 def _is_text(value: Any) -> bool:
-    """Whether it is a text with a letter that can be written; half a character, as JSON may hold, cannot."""
+    """Return whether it is a text with a letter that can be written; half a character, as JSON may hold, cannot."""
     return isinstance(value, str) and bool(value.strip()) and not re.search("[\ud800-\udfff]", value)
 
 

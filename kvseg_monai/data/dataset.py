@@ -1,4 +1,4 @@
-"""What a dataset folder holds: cases of a datalist, split by patient, or the volumes of a plain folder.
+"""Cases of a dataset folder: those of a datalist, split by patient, or the volumes of a plain folder.
 
 A datalist is ``datalist.json``: lists ``training``, ``validation`` and ``test`` of {image, label, patient} with paths
 relative to the file, and ``labels``, a table from label value to name (see :mod:`kvseg_monai.data.datalist`). A
@@ -164,7 +164,7 @@ def volumes(
 
 
 def _is_dicom(root: Path, kind: str, name: str) -> bool:
-    """Whether a file that is no NIfTI file by its ending is DICOM, which has its own count of what is left out."""
+    """Return whether a file that is no NIfTI file by its ending is DICOM, which has a count of its own."""
     return (kind.startswith("*") or kind == "without an ending") and name not in not_dicom(root)
 
 

@@ -1,4 +1,4 @@
-"""Where the bundles' label maps go: folders and names as of their images, whole files, none made twice unasked."""
+"""Label maps that the bundles write: folders and names as of their images, whole files, none made twice unasked."""
 
 import logging
 import os

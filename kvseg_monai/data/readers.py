@@ -1,4 +1,4 @@
-"""How the bundles read a volume: NIfTI files, and DICOM series in the order of their geometry."""
+"""Reader of the bundles: NIfTI files, and DICOM series in the order of their geometry."""
 
 import warnings
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a plain folder holds: its NIfTI files under the user's own names, and what is passed over, counted by kind."""
+"""Search of a plain folder: its NIfTI files under the user's own names, and what is passed over, counted by kind."""
 
 import os
 from collections import defaultdict

@@ -78,7 +78,7 @@ Facts = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Header:
-    """What the slices of one file share. The fields that identify the patient stay out of its text form."""
+    """Facts that the slices of one file share. The fields that identify the patient stay out of its text form."""
 
     path: Path
     name: str  # path relative to the searched folder
@@ -164,7 +164,7 @@ def _header(facts: Facts, path: Path, name: str, syntax: str) -> Header:
 
 
 def _grouped(groups: Dataset) -> dict[str, Any]:
-    """What the standard functional groups of one item say. An empty element says nothing."""
+    """Return the facts that the standard functional groups of one item state. An empty element says nothing."""
     facts = {}
     for path, keywords in GROUPS.items():
         item = groups
@@ -175,7 +175,7 @@ def _grouped(groups: Dataset) -> dict[str, Any]:
 
 
 def _first(sequence: Sequence[Dataset] | None) -> Dataset:
-    """The first item of a sequence; the groups have one each."""
+    """Return the first item of a sequence; the groups have one each."""
     return sequence[0] if sequence else Dataset()
 
 
@@ -195,7 +195,7 @@ def _frame(header: Header, index: int, facts: Facts) -> Frame:
 
 
 def _attribute(facts: Facts, keyword: str) -> list[Any]:
-    """Values of an attribute; of the dimensions of an enhanced object, those that are no positions."""
+    """Return the values of an attribute; of the dimensions of an enhanced object, those that are no positions."""
     values = listed(facts.get(keyword))
     if keyword != "DimensionIndexValues":
         return values

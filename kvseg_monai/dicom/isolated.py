@@ -49,7 +49,7 @@ def decode_isolated(path: Path) -> np.ndarray:
 
 @cache
 def _child(process: int) -> subprocess.Popen:
-    """The child of this ``process``: one that was forked must not share its parent's."""
+    """Return the child of this ``process``: one that was forked must not share its parent's."""
     return subprocess.Popen(
         [sys.executable, "-m", "kvseg_monai.dicom.isolated"],
         stdin=subprocess.PIPE,

@@ -34,7 +34,7 @@ def decode_slices(frames: Sequence[Frame]) -> np.ndarray:
 
 
 def decode(header: Header) -> np.ndarray:
-    """Stored values (frames, rows, columns) of one file; see :func:`decode_file`."""
+    """Return the stored values (frames, rows, columns) of one file; see :func:`decode_file`."""
     if header.syntax not in ISOLATED:
         return decode_file(header.path)
     return decode_isolated(header.path)

@@ -98,7 +98,7 @@ def _slice_by_slice(places: Sequence[int], slices: list[int]) -> list[list[int]]
 
 
 def _even(values: list[list[float]]) -> bool:
-    """Whether whole volumes span about as much of the rank each; one with slices of two repetitions spans more."""
+    """Return whether whole volumes span about as much of the rank each; one of two repetitions spans more."""
     largest = max(map(len, values))
     if len({len(part) for part in values}) == 1:
         return True

@@ -18,7 +18,7 @@ MAY_BE_DICOM = ("", ".dcm", ".dicom", ".dic", ".ima")
 
 
 class Search:
-    """What lies below a folder.
+    """Search of a folder: its files, and what is left out.
 
     Args:
         root: folder or file; it must exist.

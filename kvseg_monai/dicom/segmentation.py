@@ -35,7 +35,7 @@ _MAY_BE_EMPTY = (
 
 @dataclass(frozen=True)
 class Algorithm:
-    """Who segmented: name (up to 64 characters) and version, as in a bundle's metadata."""
+    """The algorithm that segmented: name (up to 64 characters) and version, as in a bundle's metadata."""
 
     name: str = "kvseg_monai"
     version: str = __version__
@@ -125,7 +125,7 @@ def _concept(code: Code) -> Dataset:
 
 
 def _sources(series: Series) -> list[Dataset]:
-    """Headers that highdicom takes: the geometry is where it reads it, equal in all slices; nothing else is changed."""
+    """Return headers as highdicom wants them: geometry where it reads it, equal in all slices; else unchanged."""
     if not series.frame_of_reference_uid:
         raise InputError(
             f"{series.name} has no FrameOfReferenceUID, so no DICOM SEG can say where it lies; export the series again "

@@ -97,7 +97,7 @@ class Series:
         return decode_slices(self.frames).T, affine
 
     def datasets(self) -> list[Dataset]:
-        """Headers, without pixels, of :attr:`paths`: what a DICOM SEG refers to.
+        """Return the headers, without pixels, of :attr:`paths`: what a DICOM SEG refers to.
 
         Raises:
             InputError: when a file has gone or changed.

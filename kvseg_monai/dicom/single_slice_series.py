@@ -50,7 +50,7 @@ def _groups_of(alike: Sequence[Frame]) -> Iterator[Group]:
 
 
 def _is_one(grid: Sequence[Frame]) -> bool:
-    """Whether slices make volumes, without a gap, and are numbered: as a series, or each in one."""
+    """Return whether slices make volumes, without a gap, and are numbered: as a series, or each in one."""
     numbers = [frame.ranks[RANKS.index("InstanceNumber")] for frame in grid]
     if len(grid) < 2 or (not grid[0].header.series_number and len(set(numbers)) < len(numbers)):
         return False

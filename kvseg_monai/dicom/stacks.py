@@ -145,12 +145,12 @@ def _with_notes(
 
 
 def _last_number(part: Sequence[Frame]) -> float:
-    """Largest InstanceNumber."""
+    """Return the largest InstanceNumber."""
     return max(frame.ranks[-1] or 0 for frame in part)
 
 
 def _tail(order: Sequence[int], short: Sequence[bool]) -> list[int]:
-    """The short ones that no whole one follows."""
+    """Return the short ones that no whole one follows."""
     return list(takewhile(lambda index: short[index], reversed(order)))
 
 

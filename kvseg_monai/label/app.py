@@ -82,10 +82,10 @@ class DropoutInference(Inference):
 
 
 class Additions:
-    """Put before MONAI Label's ``MyApp`` of ``monaibundle`` among the bases of an app."""
+    """Mixin for an app; it goes before MONAI Label's ``MyApp`` of ``monaibundle`` among the bases."""
 
     def init_remote_datastore(self) -> Any:
-        """MONAI Label's, whose DICOM SEG have the names, codes and colours of the labels."""
+        """Return MONAI Label's datastore, whose DICOM SEG have the names, codes and colours of the labels."""
         store = super().init_remote_datastore()
         save = store.save_label
 
@@ -107,15 +107,15 @@ class Additions:
         return merged
 
     def init_infers(self) -> dict[str, Any]:
-        """One inference a bundle."""
+        """Return one inference per bundle."""
         return {name: Inference(path, self.conf) for name, path in self.models.items()}
 
     def init_strategies(self) -> dict[str, Any]:
-        """The app's, and ``epistemic``: the volume that scored as most uncertain."""
+        """Return the app's strategies, and ``epistemic``: the volume that scored as most uncertain."""
         return {**super().init_strategies(), "epistemic": Epistemic()}
 
     def init_scoring_methods(self) -> dict[str, Any]:
-        """Uncertainty by dropout, for the bundles that ``--conf epistemic_model`` names."""
+        """Return uncertainty by dropout, for the bundles that ``--conf epistemic_model`` names."""
         return {
             name: EpistemicScoring(
                 DropoutInference(path, self.conf, dropout=self.epistemic_dropout),

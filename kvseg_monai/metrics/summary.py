@@ -110,7 +110,7 @@ def _as_csv(summary: Mapping[str, Any]) -> str:
 
 
 def _further_cells(case: Mapping[str, Any], name: str | None = None) -> dict[str, Any]:
-    """Kaggle score and slice by slice scores of one class, or of the case over all classes."""
+    """Return the Kaggle score and the slice by slice scores of one class, or of the case over all classes."""
     kaggle, *slices = (
         table["classes"][name] if name else table
         for table in (case["kaggle"], *(case["protocols"][protocol] for protocol in SLICE_PROTOCOLS))

@@ -11,7 +11,7 @@ from kvseg_monai.report.inspection import InspectionRequest
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Parse the command line, write the page, print its path."""
     parser = argparse.ArgumentParser(
         prog="python -m kvseg_monai.report",
         description="Make one HTML page of an evaluation.",

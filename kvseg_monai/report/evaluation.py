@@ -105,7 +105,7 @@ def _curves(events: Events) -> list[dict[str, str]]:
 
 
 def _per_patient(metrics: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Dice per patient and class, averaged over the patient's cases where it is defined."""
+    """Return the Dice per patient and class, averaged over the patient's cases where it is defined."""
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: {name: [] for name in metrics["classes"]})
     for case in metrics["cases"]:
         for name, values in scores[str(case["patient"])].items():
@@ -115,7 +115,7 @@ def _per_patient(metrics: Mapping[str, Any]) -> dict[str, dict[str, float | None
 
 
 def _examples(metrics: Mapping[str, Any], evaluation: Path, folder: Path) -> Iterator[dict[str, Any]]:
-    """Best, median and worst case by mean Dice, each with its picture or a note why there is none."""
+    """Yield the best, median and worst case by mean Dice, each with its picture or a note why there is none."""
     for place, case in rank_cases(metrics).items():
         try:
             inputs = {key: locate(case.get(key), evaluation) for key in ("image", "label")}

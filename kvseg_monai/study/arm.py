@@ -40,7 +40,7 @@ EPOCH_SECONDS = "epoch_seconds"
 
 @dataclass(frozen=True)
 class Job:
-    """Where an arm is made, from which bundle and data, on which device; ``configuration`` says what it is.
+    """Task of one arm: its folder, from which bundle and data, on which device; ``configuration`` says what it is.
 
     ``dataset_dir`` holds the study's datalist, whose paths are relative to ``base_dir``.
     """
@@ -176,7 +176,7 @@ def make(job: Job) -> None:
 
 
 def main() -> int:
-    """Command line."""
+    """Parse the command line and make the arm."""
     parser = argparse.ArgumentParser(prog="python -m kvseg_monai.study.arm", description=__doc__.splitlines()[0])
     for name in ("folder", "bundle", "dataset_dir", "base_dir"):
         parser.add_argument(f"--{name}", type=Path, required=True)

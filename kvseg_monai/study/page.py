@@ -130,7 +130,7 @@ def _scores(table: Table, net: str, kind: str) -> np.ndarray:
 
 
 def _over_seeds(scores: np.ndarray) -> np.ndarray:
-    """Mean over the seeds, (S, P) -> (P,), NaN where none is defined."""
+    """Return the mean over the seeds, (S, P) -> (P,), NaN where none is defined."""
     return np.array([compare.mean(of_patient) for of_patient in scores.T])
 
 

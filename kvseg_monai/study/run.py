@@ -27,7 +27,7 @@ TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"
 
 @dataclass
 class Tally:
-    """What became of the arms."""
+    """Count of the arms: made, finished before, left to others, broken."""
 
     made: list[str] = field(default_factory=list)
     finished_before: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What an arm is, recorded in its folder, so that results of another configuration are never mixed in."""
+"""Configuration of an arm, recorded in its folder, so that results of another configuration are never mixed in."""
 
 import json
 import os

@@ -16,7 +16,7 @@ def spacing_of(affine: np.ndarray) -> list[float]:
 
 
 def spans_volume(affine: np.ndarray) -> bool:
-    """Whether an affine's axes point three ways: voxels that are nearly flat have no place in space."""
+    """Return whether an affine's axes point three ways: voxels that are nearly flat have no position in space."""
     return abs(np.linalg.det(np.asarray(affine, dtype=float)[:3, :3])) >= 0.01 * math.prod(spacing_of(affine))
 
 

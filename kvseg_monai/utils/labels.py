@@ -1,4 +1,4 @@
-"""What the labels mean, in one table: SNOMED CT codes by name, and a colour for each place in the list.
+"""Meaning of the labels, in one table: SNOMED CT codes by name, and a colour for each position in the list.
 
 The codes are those of DICOM PS3.16, as pydicom ships it: CID 7150 for the category, CID 7151 for the organs.
 """
@@ -32,12 +32,12 @@ COLOURS = ("#e69f00", "#56b4e9", "#00b37d", "#f0e442", "#d55e00", "#cc79a7", "#0
 
 
 def colour_of(index: int) -> str:
-    """Colour of foreground class ``index`` (counted from zero); they repeat after seven."""
+    """Return the colour of foreground class ``index`` (counted from zero); they repeat after seven."""
     return COLOURS[index % len(COLOURS)]
 
 
 def rgb_of(index: int) -> tuple[int, int, int]:
-    """Red, green and blue, 0 to 255, of :func:`colour_of`."""
+    """Return the red, green and blue, 0 to 255, of :func:`colour_of`."""
     red, green, blue = bytes.fromhex(colour_of(index)[1:])
     return red, green, blue
 
@@ -65,7 +65,7 @@ def read_codes(path: str | Path) -> dict[str, Code]:
 
 
 def _is_code(code: Code) -> bool:
-    """Whether DICOM can hold it: value and scheme up to 16 characters, meaning up to 64."""
+    """Return whether DICOM can hold it: value and scheme up to 16 characters, meaning up to 64."""
     limits: Mapping[str, int] = {"value": 16, "meaning": 64, "scheme": 16}
     texts = {part: getattr(code, part) for part in limits}
     return all(isinstance(text, str) and 0 < len(text) <= limits[part] for part, text in texts.items())
