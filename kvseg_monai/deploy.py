@@ -1,4 +1,4 @@
-"""Put weights in the place of a bundle's model: ``python -m kvseg_monai.deploy``."""
+"""Install weights as the model of a bundle: ``python -m kvseg_monai.deploy``."""
 
 from kvseg_monai.bundle.deploy import main
 from kvseg_monai.errors import run_command

@@ -1,4 +1,4 @@
-"""How a mistake in the user's input is told: one sentence on the terminal, a non-zero exit, no traceback."""
+"""Mistakes in the user's input, reported as one sentence on the terminal, a non-zero exit code and no traceback."""
 
 import errno
 import os
@@ -53,7 +53,7 @@ def run_command(main: Callable[[], int | None]) -> None:
 
 
 def show_input_errors_as_sentences() -> None:
-    """Make what :func:`run_command` tells in a sentence one under ``python -m monai.bundle run`` too.
+    """Report what :func:`run_command` reports in a sentence so under ``python -m monai.bundle run`` too.
 
     The bundles' ``initialize`` section calls it; the exit code is 2. Other exceptions go to the hook that was there
     before. In a process whose main program is another, as a notebook, MONAI Label or ``create_workflow``, it does
@@ -85,7 +85,7 @@ def runs_a_command() -> bool:
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """Return what to tell the user: an :class:`InputError`, or what keeps a file from being used; None for a defect."""
+    """Return the sentence of an :class:`InputError`, or what keeps a file from being used; None for a defect."""
     if mistake := find_input_error(error):
         return str(mistake)
     while error.__cause__ is not None:  # MONAI's transforms wrap
@@ -96,7 +96,7 @@ def sentence_of(error: BaseException) -> str | None:
 
 
 def find_input_error(error: BaseException | None) -> InputError | None:
-    """Look for one among the exceptions that MONAI's transforms and configuration parser wrap around an error."""
+    """Return the InputError among the exceptions that MONAI's transforms and parser wrap around an error."""
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
     return error

@@ -17,7 +17,7 @@ from kvseg_monai.blocks import Attention, build_attention
 from kvseg_monai.cost.timing import time_in_turn
 from kvseg_monai.utils.provenance import commit, machine
 
-CHANNELS, NUM_HEADS = 768, 12
+HIDDEN_SIZE, NUM_HEADS = 768, 12
 
 
 class Forms:
@@ -29,9 +29,9 @@ class Forms:
 
     def __init__(self, side: int) -> None:
         self.grid = (side, side)
-        self.attention: Attention = build_attention("kv_pos", CHANNELS, NUM_HEADS, grid=self.grid).eval()
+        self.attention: Attention = build_attention("kv_pos", HIDDEN_SIZE, NUM_HEADS, grid=self.grid).eval()
         self.pairs = pair_encoding(side**2, len(self.attention.position.weight)).float()
-        self.tokens = torch.rand(1, side**2, CHANNELS)
+        self.tokens = torch.rand(1, side**2, HIDDEN_SIZE)
         self.key, self.value = self._project()
 
     def _project(self) -> tuple[Tensor, Tensor]:
@@ -78,7 +78,7 @@ def main() -> None:
             f"{part}: literal {1e3 * np.median(literal):.2f} ms, collapsed {1e3 * np.median(collapsed):.2f} ms, "
             f"ratio {np.median(literal / collapsed):.1f}"
         )
-    print(f"{options.side**2} tokens, {CHANNELS} channels, {NUM_HEADS} heads; medians of {options.repeats} rounds")
+    print(f"{options.side**2} tokens of {HIDDEN_SIZE}, {NUM_HEADS} heads; medians of {options.repeats} rounds")
     print(f"commit {commit() or 'unknown'}, {machine()}, torch {torch.__version__}")
 
 

@@ -1,4 +1,4 @@
-"""Opens a page in headless Chromium, over its debugging pipe, and tells what a reader and the network would notice."""
+"""Open a page in headless Chromium, over its debugging pipe, and return what a reader and the network notice."""
 
 import base64
 import fcntl
@@ -72,7 +72,7 @@ class Browser:
             picture.write_bytes(base64.b64decode(shot["data"]))
         self.call("Target.closeTarget", targetId=target)
         events = [(event["method"], event["params"]) for event in self.events]
-        errors = [told for method, told in events if method in COMPLAINTS]
+        errors = [reported for method, reported in events if method in COMPLAINTS]
         requests = [details["request"]["url"] for method, details in events if method == "Network.requestWillBeSent"]
         return {**json.loads(measured), "requests": requests, "errors": errors}
 

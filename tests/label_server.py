@@ -107,8 +107,8 @@ def finished(status) -> dict[str, Any]:
     """Wait for a task of the server and return how it ended."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        told = status()
-        if told.get("status") not in ("SUBMITTED", "RUNNING"):
-            return told
+        reported = status()
+        if reported.get("status") not in ("SUBMITTED", "RUNNING"):
+            return reported
         time.sleep(0.5)
-    raise AssertionError(f"the task does not end: {told}")
+    raise AssertionError(f"the task does not end: {reported}")

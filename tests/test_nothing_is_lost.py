@@ -271,7 +271,7 @@ def plan_study(folder: Path) -> None:
 
 
 def call(command: str, arguments: list[str], folder: Path) -> tuple[int, str]:
-    """Run a command in a folder; return the exit code and what it told as a mistake. A defect is raised."""
+    """Run a command in a folder; return the exit code and what it reported as a mistake. A defect is raised."""
     arguments = list(map(str, arguments))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -294,12 +294,12 @@ def call(command: str, arguments: list[str], folder: Path) -> tuple[int, str]:
 def run_module(command: str) -> tuple[int, str]:
     """Do what ``python -m`` does."""
     handler = signal.getsignal(signal.SIGTERM)
-    told = io.StringIO()
+    reported = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told):
+        with contextlib.redirect_stderr(reported):
             runpy.run_module(command, run_name="__main__", alter_sys=True)
     except SystemExit as leaving:
-        return int(leaving.code or 0), told.getvalue()
+        return int(leaving.code or 0), reported.getvalue()
     finally:
         signal.signal(signal.SIGTERM, handler)
     raise AssertionError(f"{command} does not leave by run_command")
@@ -383,8 +383,8 @@ def made(world, tmp_path_factory) -> Callable[[str, Way], Path]:
             folder = tmp_path_factory.mktemp("made") / "world"
             shutil.copytree(world, folder, symlinks=True)
             before = tree(folder)
-            code, told = call(name, line_of(way, way.source, way.target), folder)
-            assert code == 0, told
+            code, reported = call(name, line_of(way, way.source, way.target), folder)
+            assert code == 0, reported
             assert not lost(before, tree(folder))
             done[name, way] = folder
         return done[name, way]
@@ -473,8 +473,8 @@ class TestNothingIsLost:
             path.write_bytes(MINE)
         before = tree(copy)
         for overwrite in (False, True) if way.overwrite else (False,):
-            _, told = call(name, line_of(way, way.source, way.target, overwrite), copy)
-            assert not lost(before, tree(copy), keeps=way.keeps), told
+            _, reported = call(name, line_of(way, way.source, way.target, overwrite), copy)
+            assert not lost(before, tree(copy), keeps=way.keeps), reported
 
     @pytest.mark.parametrize(("name", "way"), [param for param in WAYS if param.values[1].works])
     def test_where_all_that_was_written_was_changed_since(self, name, way, world, made, copy):
@@ -487,23 +487,23 @@ class TestNothingIsLost:
             (path.parent / ".hidden").write_bytes(MINE)
         before = tree(copy)
         for overwrite in (False, True) if way.overwrite else (False,):
-            _, told = call(name, line_of(way, way.source, way.target, overwrite), copy)
-            assert not lost(before, tree(copy), keeps=way.keeps), told
+            _, reported = call(name, line_of(way, way.source, way.target, overwrite), copy)
+            assert not lost(before, tree(copy), keeps=way.keeps), reported
 
     @pytest.mark.parametrize(("name", "way", "how"), MET)
     def test_where_source_and_target_meet(self, name, way, how, copy):
         source, target = meet(copy, way, how)
         before = tree(copy)
         for overwrite in (False, True) if way.overwrite else (False,):
-            code, told = call(name, line_of(way, source, target, overwrite), copy)
-            assert not lost(before, tree(copy), keeps=way.keeps), told
+            code, reported = call(name, line_of(way, source, target, overwrite), copy)
+            assert not lost(before, tree(copy), keeps=way.keeps), reported
             if how not in way.harmless:
-                assert (code, tree(copy)) == (2, before), told
-                assert re.search(REFUSAL, told), told
+                assert (code, tree(copy)) == (2, before), reported
+                assert re.search(REFUSAL, reported), reported
 
     @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if isinstance(row, Nothing) and row.line])
     def test_what_writes_nothing_writes_nothing(self, name, copy):
         before = tree(copy)
-        code, told = call(name, shlex.split(ROWS[name].line), copy)
-        assert code in (0, 2), told
+        code, reported = call(name, shlex.split(ROWS[name].line), copy)
+        assert code in (0, 2), reported
         assert tree(copy) == before

@@ -1,1 +1,1 @@
-"""What every source shares: scans converted once, in several processes, split by patient."""
+"""Parts that every source shares: scans converted once, in several processes, split by patient."""

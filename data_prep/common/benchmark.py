@@ -41,7 +41,7 @@ def copy_plainly(kind: str, target: Path, scan: tuple[int, tuple[tuple[Path, ...
 
 
 def time_both(kind: str, arguments: list[str], *, workers: int, rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each round, ``prepared`` and ``plain``.
+    """Return seconds of each round, ``prepared`` and ``plain``.
 
     Args:
         kind: name of the module, as ``dicom``.

@@ -58,14 +58,14 @@ def fingerprint(*parts: bytes | str) -> str:
 
 
 def file_state(path: Path) -> str:
-    """Size and time of a file: what changes when it is written anew."""
+    """Return the size and time of a file: what changes when it is written anew."""
     state = path.stat()
     return f"{state.st_size} {state.st_mtime_ns}"
 
 
 @contextmanager
-def system_errors_told(target: Path) -> Iterator[None]:
-    """Make an :class:`InputError` of what the system refuses; it is about ``target`` where it names no file."""
+def system_errors_as_input_errors(target: Path) -> Iterator[None]:
+    """Raise :class:`InputError` for what the system refuses; it is about ``target`` where it names no file."""
     try:
         yield
     except OSError as error:

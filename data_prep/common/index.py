@@ -20,7 +20,7 @@ class Index:
     rows: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def cell(self, file: str, column: str) -> str:
-        """The cell of an image's row.
+        """Return the cell of an image's row.
 
         Raises:
             InputError: when the row is missing or the cell empty.
@@ -61,14 +61,14 @@ def read_index(path: Path | None) -> Index:
 
 @dataclass(frozen=True)
 class Key:
-    """How a name, such as the patient's, is taken from an image: a column, the folder, or a pattern on its path."""
+    """Rule that takes a name, such as the patient's, from an image: a column, the folder, or a pattern on its path."""
 
     option: str
     rule: str
     index: Index
 
     def of(self, file: str) -> str:
-        """The name for ``file``, the image's path below the folder of images.
+        """Return the name for ``file``, the image's path below the folder of images.
 
         Raises:
             InputError: when the rule finds none.

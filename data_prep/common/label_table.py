@@ -19,7 +19,7 @@ EXAMPLE = '"0=background,1=large_bowel,2=small_bowel,3=stomach"'
 
 @dataclass(frozen=True)
 class LabelTable:
-    """What keys mean: a mask's values as text, or the names of segments.
+    """Table of what keys mean: a mask's values as text, or the names of segments.
 
     Args:
         values: label value of each key.
@@ -82,7 +82,7 @@ def apply_table(mask: np.ndarray, table: LabelTable, *, file: object) -> np.ndar
     """
     whole = mask
     if mask.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):  # what is no whole number is told below
+        with np.errstate(invalid="ignore"):  # what is no whole number is refused below
             whole = mask.astype(np.int64)
     unknown = len(table.names)
     if whole is not mask and not (whole == mask).all():
@@ -100,7 +100,7 @@ def apply_table(mask: np.ndarray, table: LabelTable, *, file: object) -> np.ndar
 
 
 def _distinct(whole: np.ndarray) -> tuple[range | list[int], np.ndarray]:
-    """Values among which are all of the mask's, and the place of each voxel's value among them."""
+    """Return values among which are all that the mask has, and the index of each voxel's value among them."""
     low, high = int(whole.min()), int(whole.max())
     if high - low > SMALL_RANGE:  # else nothing is sorted, which would take far longer
         values, places = np.unique(whole, return_inverse=True)

@@ -24,7 +24,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a source keeps images and masks.
+    """Folders, endings and suffixes under which a source keeps images and masks.
 
     Args:
         images: folder below the source; masks: likewise.
@@ -41,7 +41,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Found:
-    """What a source holds.
+    """Pairs that a source holds, and what was found beside them.
 
     Args:
         pairs: in the order of their names.
@@ -55,8 +55,8 @@ class Found:
 
 
 @dataclass(frozen=True)
-class _Side:
-    """What the folder of images, or that of masks, holds."""
+class _Folder:
+    """Files of the folder of images, or of that of masks."""
 
     taken: dict[str, Path]  # by the path below the folder, without ending
     odd: dict[str, str]  # named as an image is, but no file that can be read: sentence
@@ -69,8 +69,8 @@ def find_pairs(source: Path, layout: Layout) -> Found:
     Raises:
         InputError: when a folder is missing, or there is no image, or two files stand for one.
     """
-    images = _look(source / layout.images, layout.image_suffix, layout.endings, "--images")
-    masks = _look(source / layout.masks, layout.mask_suffix, layout.endings, "--masks")
+    images = _files_by_stem(source / layout.images, layout.image_suffix, layout.endings, "--images")
+    masks = _files_by_stem(source / layout.masks, layout.mask_suffix, layout.endings, "--masks")
     sides = {"mask": (layout.masks, layout.mask_suffix), "image": (layout.images, layout.image_suffix)}
     failed = {}
     for stem in sorted(images.taken.keys() ^ masks.taken.keys()):
@@ -89,10 +89,10 @@ def find_pairs(source: Path, layout: Layout) -> Found:
     return Found(pairs, failed | masks.odd | images.odd, remarks_on(folders, others))
 
 
-def _look(folder: Path, suffix: str, endings: tuple[str, ...], option: str) -> _Side:
+def _files_by_stem(folder: Path, suffix: str, endings: tuple[str, ...], option: str) -> _Folder:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; name the folder below --source with {option}")
-    side = _Side({}, {}, {})
+    side = _Folder({}, {}, {})
     for path in files_below(folder):
         name = path.relative_to(folder).as_posix()
         ending = next((end for end in endings if name[-len(end) :].lower() == end), None)
@@ -122,7 +122,7 @@ def flat_name(text: str) -> str:
 
 
 def flat_names(stems: list[str]) -> dict[str, str]:
-    """File name of each stem in the target: folders become underscores.
+    """Return the file name of each stem in the target: folders become underscores.
 
     Raises:
         InputError: when two stems would get one name.

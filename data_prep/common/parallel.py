@@ -47,7 +47,7 @@ def in_order(function: Callable[[Item], Result], items: Sequence[Item], *, worke
 
 
 def _leave_signals_to_the_parent() -> None:
-    """The terminal sends Ctrl-C to every process; only the first is to answer it. A process told to end just ends."""
+    """Ignore Ctrl-C, which the terminal sends to every process and only the first is to answer; end at SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -1,4 +1,4 @@
-"""The note by which people, and our own code, tell the phantom from patients."""
+"""The note that marks a folder as a phantom, for people and for this package."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ NOTICE = "PHANTOM: these images are computed, no patient was scanned. The scores
 
 
 def is_phantom(folder: Path) -> bool:
-    """Whether ``folder`` holds a phantom of ours, told by its note."""
+    """Return whether ``folder`` holds a phantom, by its note."""
     try:
         return (folder / NOTE_FILE).read_text(encoding="utf-8").startswith(NOTE.splitlines()[0])
     except (OSError, UnicodeDecodeError):

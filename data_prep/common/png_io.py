@@ -42,7 +42,7 @@ def read_png(file: Path) -> tuple[np.ndarray, str]:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Walk the chunks to the last one, and check their sums and the length of the picture."""
+    """Return whether all chunks are there, with the right check sums, and the picture has its length."""
     if not data.startswith(_START + b"\0\0\0\rIHDR"):
         return False
     place, pixels = len(_START), []
@@ -61,7 +61,7 @@ def _is_whole(data: bytes) -> bool:
 
 
 def _holds_all_rows(data: bytes, pixels: bytes) -> bool:
-    """Whether the compressed ``pixels`` are as many as the header of ``data`` says; an interlaced file is believed."""
+    """Return whether the compressed ``pixels`` are as many as the header says; an interlaced file is believed."""
     width, height, depth, colour, *_, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
     size = height * (1 + (width * depth * _CHANNELS.get(colour, 1) + 7) // 8)  # a filter byte begins each row
     try:

@@ -1,4 +1,4 @@
-"""What every preparation does: convert each scan once, in several processes, and write one datalist split by patient.
+"""Steps of every preparation: convert each scan once, in several processes, and write one datalist split by patient.
 
 A source module names its scans and knows how to convert one. A scan has a ``name`` (of its files in the target), a
 ``patient``, and ``fingerprint()``, a hash of all that its result depends on.
@@ -37,7 +37,7 @@ class Scan(Protocol):
 
     @property
     def patient(self) -> str:
-        """What the split goes by."""
+        """Patient, by whom the split goes."""
 
     def fingerprint(self) -> str:
         """Hash of all that the result depends on."""

@@ -1,8 +1,9 @@
 """The folder a preparation writes into: refused when it holds anything else, resumed when it is the same data.
 
 ``images``, ``labels`` and ``records`` hold one file per scan; ``datalist.json`` and ``summary.json`` lie beside them.
-The summary is written first, unfinished, so that an interrupted run can be told from somebody else's folder. What takes
-the place of an earlier preparation is made in a folder of its own inside the target, and moved when all of it is there.
+The summary is written first, unfinished, so that an interrupted run is distinguished from somebody else's folder. What
+takes the place of an earlier preparation is made in a folder of its own inside the target, and moved when all of it is
+there.
 """
 
 import contextlib
@@ -32,7 +33,7 @@ LONGEST_NAME = 230  # bytes: file systems allow 255, and an ending and the mark 
 
 
 def paths(name: str, target: Path) -> tuple[Path, Path, Path]:
-    """Image, label and record file of the scan ``name``."""
+    """Return the image, label and record file of the scan ``name``."""
     return (
         target / "images" / f"{name}.nii.gz",
         target / "labels" / f"{name}.nii.gz",
@@ -44,7 +45,7 @@ def check_names(names: Iterable[str]) -> None:
     """Refuse scans whose files would lie elsewhere, be hidden, or be those of another scan.
 
     Raises:
-        InputError: for such a name, and for two that are one where upper and lower case are not told apart.
+        InputError: for such a name, and for two that are one where upper and lower case are the same.
     """
     taken: dict[str, str] = {}
     for name in names:
@@ -59,7 +60,7 @@ def check_names(names: Iterable[str]) -> None:
             same = (
                 "of one name" if taken[key] == name else f"named {taken[key]} and {name}, which are one file on disks"
             )
-            rest = "" if taken[key] == name else " that do not tell upper from lower case"
+            rest = "" if taken[key] == name else " that do not distinguish upper from lower case"
             raise InputError(f"two scans are {same}{rest} ({name}); rename one of them")
         taken[key] = name
 
@@ -75,21 +76,21 @@ def check_target(target: Path, *, tool: str, source_fingerprint: str, overwrite:
         return
     summary = read_json(target / SUMMARY)
     prepared = isinstance(summary, dict) and {"tool", "source_fingerprint"} <= summary.keys()
-    finding, more = "", "; give a new or empty folder"
+    problem, more = "", "; give a new or empty folder"
     if prepared and not is_ours(target / SUMMARY):
-        finding = f"a preparation whose {SUMMARY} no {RECORD} lists, as of an older version, or that was changed since"
+        problem = f"a preparation whose {SUMMARY} no {RECORD} lists, as of an older version, or that was changed since"
         more = "; it counts as yours, so nothing of it is replaced: give a new or empty folder"
     elif overwrite and not prepared:
         others = [name for name in (SUMMARY, DATALIST) if (target / name).exists()]
-        finding = f"a {others[0]}, but no preparation, which would write one" if others else ""
+        problem = f"a {others[0]}, but no preparation, which would write one" if others else ""
     elif not overwrite and not prepared:
-        finding = "files that are not from this preparation"
+        problem = "files that are not from this preparation"
         more += ", or add --overwrite to write there all the same (other files stay)"
     elif not overwrite and (summary["tool"], summary["source_fingerprint"]) != (tool, source_fingerprint):
-        finding = "another data set"
+        problem = "another data set"
         more += ", or add --overwrite to replace it"
-    if finding:
-        raise InputError(f"--target {target} already holds {finding}{more}")
+    if problem:
+        raise InputError(f"--target {target} already holds {problem}{more}")
 
 
 @contextlib.contextmanager
@@ -171,7 +172,7 @@ def _replace(target: Path, draft: Path, mark: dict) -> None:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """Files of the preparation in ``folder`` that are as we wrote them: datalist, summary, records, then volumes.
+    """Return the preparation's files in ``folder`` that are as we wrote them: datalist, summary, records, then volumes.
 
     A label map of a scan without labels is none of them: a prediction may have been written there.
     """
@@ -194,5 +195,5 @@ def _clear(draft: Path) -> None:
 
 
 def _is_control(one: str) -> bool:
-    """Whether a character is none that is seen: control, format, private, or half a character that no text may hold."""
+    """Return whether a character is invisible: control, format, private, or half a character that no text may hold."""
     return unicodedata.category(one).startswith("C")

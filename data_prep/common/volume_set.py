@@ -1,4 +1,4 @@
-"""From scans of any source to a prepared folder, its summary and the exit code."""
+"""Preparation of scans of any source: the folder, its summary and the exit code."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.common.files import fingerprint, system_errors_told, write_json
+from data_prep.common.duplicate_images import find_duplicates
+from data_prep.common.files import fingerprint, system_errors_as_input_errors, write_json
 from data_prep.common.preparation import Scan, check_options, convert_all, refuse_shared, write_split
 from data_prep.common.summary import VOXELS, Contents, print_summary
 from data_prep.common.target import SUMMARY, opened_target
-from data_prep.common.twins import twins
 from kvseg_monai.errors import InputError
 
 
 @dataclass(frozen=True)
 class VolumeSet:
-    """What a source holds.
+    """Scans of a source, and what is known of it.
 
     Args:
         tool: module that prepares it, which an earlier preparation is known by.
@@ -94,7 +94,7 @@ def prepare(
             notice=source.notice,
         )
         summary = mark | _summary(source, records, failed={**source.failed, **failed}, reused=reused, sections=sections)
-        summary["remarks"] += twins(records, folder)
+        summary["remarks"] += find_duplicates(records, folder)
         write_json(folder / SUMMARY, summary)
     return summary
 
@@ -121,7 +121,7 @@ def run(source: VolumeSet, target: Path, options: Mapping[str, Any]) -> int:
 
     ``options`` are those of :func:`prepare`.
     """
-    with system_errors_told(target):
+    with system_errors_as_input_errors(target):
         summary = prepare(source, target, **options)
     print_summary(summary, target, contents=source.contents, unit=source.unit, file=sys.stdout)
     return 1 if summary["failed"] else 0

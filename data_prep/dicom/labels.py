@@ -1,7 +1,7 @@
 """Label maps from DICOM segmentations: each set pixel goes to the voxel of the series that lies at its place.
 
 A segmentation may leave out empty slices, hold its frames in any order, and be cut or turned against the series, so
-every frame is placed by its own position. Nothing is resampled: a segmentation on another grid is refused. Of a
+every frame has its own position. Nothing is resampled: a segmentation on another grid is refused. Of a
 fractional segmentation, what is at least one half counts.
 
 RTSTRUCT is left out: the libraries that draw its contours order the slices of a series their own way, or do not run
@@ -62,7 +62,7 @@ def parse_segment_table(text: str) -> LabelTable:
 
 
 def lies_on(segmentation: Segmentation, series: Series) -> bool:
-    """Whether the pixels of all frames are at the centres of voxels of the grid of ``series``, and some within it."""
+    """Return whether the pixels of all frames are at centres of voxels of ``series``' grid, and some within it."""
     rows, columns = segmentation.frames[0].header.shape
     corners = np.array([[0, 0], [columns - 1, 0], [0, rows - 1], [columns - 1, rows - 1]])
     inside = False
@@ -108,7 +108,7 @@ def draw(segmentations: Sequence[Segmentation], series: Series, table: LabelTabl
 
 
 def _values(segmentation: Segmentation, table: LabelTable) -> dict[int, int]:
-    """Label value of each segment number."""
+    """Return the label value of each segment number."""
     known = {BACKGROUND: 0} | {plain(key): value for key, value in table.values.items()}
     for segment in segmentation.segments.values():
         if segment.name not in known:
@@ -140,7 +140,7 @@ def _pixels(
 
 
 def _voxels(frame: Frame, columns: np.ndarray, rows: np.ndarray, series: Series, name: str) -> tuple[np.ndarray, ...]:
-    """Indices (x, y, z) of the voxels at the places of the pixels."""
+    """Return the indices (x, y, z) of the voxels at the positions of the pixels."""
     voxels, on_grid = _places(frame, columns, rows, series)
     if not on_grid or not ((voxels >= 0) & (voxels < np.reshape(series.shape, (3, 1)))).all():
         raise InputError(f"{name} {OTHER_GRID}")
@@ -148,7 +148,7 @@ def _voxels(frame: Frame, columns: np.ndarray, rows: np.ndarray, series: Series,
 
 
 def _places(frame: Frame, columns: np.ndarray, rows: np.ndarray, series: Series) -> tuple[np.ndarray, bool]:
-    """Indices (3, pixels) in the grid of ``series``, which may be beyond it, and whether the pixels are on the grid."""
+    """Return indices (3, pixels) in the grid of ``series``, maybe beyond it, and whether they are on the grid."""
     plane = affine_of(frame.position, frame.orientation, frame.spacing, axes(frame.orientation)[2])
     into = np.linalg.inv(series.affine) @ plane
     found = into @ np.stack([columns, rows, np.zeros_like(rows), np.ones_like(rows)])

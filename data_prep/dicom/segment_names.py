@@ -1,6 +1,6 @@
-"""What the segments of DICOM segmentations are, and what their classes are called.
+"""Segments of DICOM segmentations, and the names of their classes.
 
-A name alone does not tell: 3D Slicer calls segments Segment_1 and so on, whatever they are, and both kidneys may be
+A name alone is not enough: 3D Slicer calls segments Segment_1 and so on, whatever they are, and both kidneys may be
 called kidney. So segments are one class where name and codes are equal: of the type, the anatomical region, and their
 modifiers, as left and right. A class is called by the segments' name; where a name has several codes, by these too.
 """
@@ -30,7 +30,7 @@ Codes = frozenset[tuple[str, str, str]]  # keyword of the sequence, scheme, valu
 
 @dataclass(frozen=True)
 class Segment:
-    """What a segment is.
+    """One segment: its label and the codes of what it shows.
 
     Args:
         label: its name in the file.
@@ -79,12 +79,12 @@ def _concept(keyword: str, concept: pydicom.Dataset) -> tuple[str, str, str, str
 
 
 def plain(name: str) -> str:
-    """Names that differ in case, blanks, hyphens, underscores, commas or equal signs mean the same."""
+    """Return a name in one form, whatever its case, blanks, hyphens, underscores, commas and equal signs."""
     return re.sub(r"[\s_\-,=\x00-\x1f\x7f]+", "_", name.lower()).strip("_")
 
 
 def class_names(segments: Iterable[Segment]) -> dict[Segment, str]:
-    """Return the class of each segment, by name: as short as tells the classes apart.
+    """Return the class of each segment, by name: as short as distinguishes the classes.
 
     A segment without code is of the class that its name has elsewhere, where that is only one. ``background`` is always
     one class.
@@ -112,7 +112,7 @@ def _class(segment: Segment, kinds: dict[Codes, str]) -> tuple[str, Codes]:
 
 
 def _forms(name: str, codes: Codes, meaning: str) -> tuple[str, ...]:
-    """Names of a class, each one longer: its segments' name, what the codes mean, the codes, what no other can have."""
+    """Return names of a class, each longer: its segments' name, the codes' meanings, the codes, a hash of all."""
     if name == BACKGROUND:
         return (name,) * 4
     values = "_".join(f"{scheme}_{value}" for _, scheme, value in sorted(codes)) or "without_code"

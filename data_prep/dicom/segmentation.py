@@ -49,7 +49,7 @@ class Segmentation:
     predicted: bool
 
     def belongs_to(self, series: Series) -> bool:
-        """Whether it refers to the series and to slices of the volume; of what refers to none, whether it may.
+        """Return whether it refers to the series and to slices of the volume; of what refers to none, whether it may.
 
         Both lie in one frame of reference, and what refers to nothing must be of the same patient: anonymizers give
         one frame of reference, or none, to everybody.
@@ -118,13 +118,13 @@ def _half(facts: Facts, kind: str) -> float:
 
 
 def _background(facts: Facts, segments: Container[int]) -> int | None:
-    """The pixel of a LABELMAP that is no segment: what it says, else 0 unless that is a segment's number."""
+    """Return the pixel value of a LABELMAP that is no segment: as stated, else 0 unless that is a segment's number."""
     said = facts.get("PixelPaddingValue")
     return int(said) if said is not None else None if 0 in segments else 0
 
 
 def _segment_numbers(facts: Facts) -> Iterator[int]:
-    """The segment of each frame, which stands in the frame's group or, where there is only one, in the shared group."""
+    """Return the segment of each frame, from the frame's group or, where there is only one, the shared group."""
     (common,) = facts.get(SHARED_GROUPS) or [pydicom.Dataset()]
     for group in facts[FRAME_GROUPS]:
         found = group.get("SegmentIdentificationSequence") or common.SegmentIdentificationSequence
@@ -132,7 +132,7 @@ def _segment_numbers(facts: Facts) -> Iterator[int]:
 
 
 def _references(facts: Facts) -> tuple[set[str], set[str]]:
-    """UIDs of the series and of the slices that a SEG refers to; of the sources of its frames where it lists none."""
+    """Return UIDs of the series and slices that a SEG refers to; of its frames' sources where it lists none."""
     items = list(facts.get("ReferencedSeriesSequence") or ())
     for study in facts.get("StudiesContainingOtherReferencedInstancesSequence") or ():
         items += study.get("ReferencedSeriesSequence") or ()
@@ -166,7 +166,7 @@ def with_class_names(segmentations: Mapping[str, Segmentation]) -> dict[str, Seg
 
 
 def name_remarks(segmentations: Iterable[Segmentation]) -> list[str]:
-    """Tell which names have several codes, and which segments of one file make one class."""
+    """Return remarks: which names have several codes, and which segments of one file make one class."""
     remarks, kinds = [], defaultdict(set)
     for one in segmentations:
         classes = defaultdict(list)

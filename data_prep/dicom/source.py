@@ -77,7 +77,7 @@ def convert_scan(scan: DicomScan, target: Path) -> dict:
 
 
 def pseudonyms(patients: Sequence[str]) -> dict[str, str]:
-    """Call patients patient001 and so on, in an order that tells nothing of their identity."""
+    """Call patients patient001 and so on, in an order that does not depend on their identity."""
     ordered = sorted(set(patients), key=lambda patient: hashlib.sha256(patient.encode()).digest())
     return {patient: f"patient{number:03d}" for number, patient in enumerate(ordered, start=1)}
 

@@ -2,7 +2,7 @@
 
 An image and its mask have the same path below ``images`` and ``labels`` (``--images``, ``--masks``), but for a suffix
 that one of them may have (nnU-Net: ``--images imagesTr --image-suffix _0000 --masks labelsTr``). Voxels are written as
-they are, with the image's affine and nothing else of its header, which may tell who the patient is.
+they are, with the image's affine and nothing else of its header, which may identify the patient.
 """
 
 import argparse

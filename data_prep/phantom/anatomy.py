@@ -15,7 +15,7 @@ LENGTH = 430.0  # mm; 144 slices of 3 mm
 
 @dataclass(frozen=True)
 class Body:
-    """What stays the same between two scans of one patient. All in mm but for ``waves``."""
+    """Anatomy of a patient that is the same in all scans. All in mm but for ``waves``."""
 
     width: float  # half, at the navel
     height: float  # half, front to back
@@ -25,19 +25,19 @@ class Body:
     waves: np.ndarray  # see phantom_shapes.bend_plane
 
     def girth(self, z: float) -> tuple[float, float]:
-        """Half width and half height at ``z``: a waist between chest and hips."""
+        """Return half width and half height at ``z``: a waist between chest and hips."""
         waist = 1.0 - 0.05 * np.cos(2 * np.pi * (z - 40.0) / LENGTH)
         return self.width * waist, self.height * (2.0 - waist)
 
     def cavity(self, z: float) -> tuple[float, float]:
-        """Half width and half height inside fat and muscle."""
+        """Return half width and half height inside fat and muscle."""
         width, height = self.girth(z)
         return width - self.fat - self.muscle, height - self.fat - self.muscle
 
 
 @dataclass(frozen=True)
 class Organs:
-    """What changes from one day to the next: the three hollow organs."""
+    """Anatomy of a scan that changes from one day to the next: the three hollow organs."""
 
     large_bowel: Tube
     small_bowel: Tube
@@ -66,7 +66,7 @@ def make_organs(body: Body, rng: np.random.Generator) -> Organs:
 
 
 def plane_at(body: Body, z: float, *, width: int, height: int, spacing: float) -> Plane:
-    """Slice at ``z`` as a picture of ``width`` x ``height`` pixels with the body in its middle."""
+    """Return the slice at ``z`` as a picture of ``width`` x ``height`` pixels with the body in its middle."""
     columns = (np.arange(width) - (width - 1) / 2) * spacing
     rows = (np.arange(height) - (height - 1) / 2) * spacing
     return bend_plane(columns, rows, z, waves=body.waves)
@@ -77,7 +77,7 @@ def _jitter(points: list[tuple[float, float, float]], rng: np.random.Generator, 
 
 
 def _large_bowel(body: Body, rng: np.random.Generator) -> Tube:
-    """A frame: up on the patient's right, across behind the belly wall, down on the left."""
+    """Return a tube as a frame: up on the patient's right, across behind the belly wall, down on the left."""
     width, height = body.cavity(260.0)
     radius, at = rng.uniform(17, 23), body.organs_at
     side, front = width - radius - 5, -(height - radius - 5)
@@ -99,7 +99,7 @@ def _large_bowel(body: Body, rng: np.random.Generator) -> Tube:
 
 
 def _small_bowel(body: Body, rng: np.random.Generator) -> Tube:
-    """Loops that wind down through the middle, inside the frame of the large bowel."""
+    """Return a tube in loops that wind down through the middle, inside the frame of the large bowel."""
     width, height = body.cavity(300.0)
     radius = rng.uniform(10.5, 12.5)
     side = width - 46 - radius
@@ -114,7 +114,7 @@ def _small_bowel(body: Body, rng: np.random.Generator) -> Tube:
 
 
 def _stomach(body: Body, rng: np.random.Generator) -> Tube:
-    """A bag under the left dome of the diaphragm that narrows towards the middle."""
+    """Return a tube as a bag under the left dome of the diaphragm that narrows towards the middle."""
     width, height = body.cavity(200.0)
     full, at = rng.uniform(0.85, 1.15), body.organs_at
     points = [

@@ -32,7 +32,7 @@ class Tube:
     radii: np.ndarray
 
     def depth(self, plane: Plane, *, rim: float = 4.0) -> np.ndarray:
-        """Depth in mm under the surface of the cut tube, (height, width); negative outside, down to ``-rim``."""
+        """Return the depth in mm under the surface of the tube, (height, width); negative outside, down to ``-rim``."""
         depth = np.full(plane.x.shape, OUTSIDE, dtype=np.float32)
         squares = self.radii**2 - (self.centres[:, 2] - plane.z) ** 2
         for index in np.flatnonzero(squares > 0):
@@ -46,7 +46,7 @@ class Tube:
 
 
 def bend_plane(columns: np.ndarray, rows: np.ndarray, z: float, *, waves: np.ndarray) -> Plane:
-    """Plane at ``z`` whose pixels are shifted by slow waves.
+    """Return the plane at ``z`` whose pixels are shifted by slow waves.
 
     Args:
         columns: (width,) mm.
@@ -74,7 +74,7 @@ def bend_plane(columns: np.ndarray, rows: np.ndarray, z: float, *, waves: np.nda
 
 
 def ellipsoid(plane: Plane, centre: tuple[float, float, float], radii: tuple[float, float, float]) -> np.ndarray:
-    """Boolean cut through an ellipsoid, (height, width)."""
+    """Return a Boolean cut through an ellipsoid, (height, width)."""
     left = 1.0 - ((plane.z - centre[2]) / radii[2]) ** 2
     if left <= 0:
         return np.zeros(plane.x.shape, dtype=bool)
@@ -82,12 +82,12 @@ def ellipsoid(plane: Plane, centre: tuple[float, float, float], radii: tuple[flo
 
 
 def ellipse(plane: Plane, x: float, y: float, width: float, height: float) -> np.ndarray:
-    """Boolean ellipse with half axes ``width`` and ``height``, the same in every slice."""
+    """Return a Boolean ellipse with half axes ``width`` and ``height``, the same in every slice."""
     return ((plane.x - x) / width) ** 2 + ((plane.y - y) / height) ** 2 < 1
 
 
 def smooth_tube(points: np.ndarray, radii: np.ndarray, *, samples: int) -> Tube:
-    """Tube through ``points`` (n, 3) with ``radii`` (n,), as a smooth curve of ``samples`` spheres."""
+    """Return the tube through ``points`` (n, 3) with ``radii`` (n,), as a smooth curve of ``samples`` spheres."""
     steps = np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))]
     along = np.linspace(0, steps[-1], samples)
     return Tube(CubicSpline(steps, points)(along), np.interp(along, steps, radii))

@@ -1,7 +1,7 @@
-"""From anatomy to picture: gray values, texture, and what a scanner adds.
+"""Pictures of the phantom's anatomy: gray values, texture, and the artefacts of a scanner.
 
 Fat is about 0.8, muscle 0.3. The three organs share their gray values with liver, spleen, kidneys and muscle, so that
-gray value alone cannot tell them apart; place, outline and texture can.
+gray value alone does not distinguish them; position, outline and texture do.
 """
 
 from dataclasses import dataclass
@@ -75,13 +75,13 @@ def draw(
 
 
 def _grain(shape: tuple[int, int], size: float, rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise of mean 0 and deviation 1, its grains about ``size`` pixels wide."""
+    """Return smooth noise of mean 0 and deviation 1, its grains about ``size`` pixels wide."""
     grain = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), size, truncate=2.5)
     return grain / grain.std()
 
 
 def _content(organ: str, gray: float, depth: np.ndarray, plane: Plane, grains: dict[float, np.ndarray]) -> np.ndarray:
-    """Gray values inside one organ: stool and gas, folds, or fluid with a level."""
+    """Return gray values inside one organ: stool and gas, folds, or fluid with a level."""
     if organ == "large_bowel":
         inside = gray - 0.05 + 0.14 * np.tanh(1.5 * grains[2.5])
     elif organ == "small_bowel":
@@ -95,7 +95,7 @@ def _content(organ: str, gray: float, depth: np.ndarray, plane: Plane, grains: d
 def _tissues(
     body: Body, scanner: Scanner, plane: Plane, grains: dict[float, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Everything but the three organs, and the room in which those may lie."""
+    """Draw everything but the three organs, and the room in which those may lie."""
     outer = _inside(plane, *body.girth(plane.z))
     lean = _inside(plane, *(size - body.fat for size in body.girth(plane.z)))
     room = _inside(plane, *body.cavity(plane.z))
@@ -121,13 +121,13 @@ def _tissues(
 
 
 def _inside(plane: Plane, width: float, height: float) -> np.ndarray:
-    """A rounded rectangle, nearer to a torso than an ellipse is."""
+    """Return a rounded rectangle, nearer to a torso than an ellipse is."""
     u, v = (plane.x / width) ** 2, (plane.y / height) ** 2
     return u * np.sqrt(np.sqrt(u)) + v * np.sqrt(np.sqrt(v)) < 1  # |x|^2.5 + |y|^2.5
 
 
 def _solid_organs(body: Body, scanner: Scanner, plane: Plane) -> list[tuple[np.ndarray, float]]:
-    """Distractors that no label names, back to front: the gray values are the bowels' own."""
+    """Draw distractors that no label names, back to front: the gray values are the bowels' own."""
     at, (width, height) = body.organs_at, body.cavity(220.0)
     shapes = [
         (ellipsoid(plane, (-0.45 * width, 0.02 * height, 190 + at), (0.66 * width, 0.9 * height, 72)), scanner.liver),
@@ -149,7 +149,7 @@ def _solid_organs(body: Body, scanner: Scanner, plane: Plane) -> list[tuple[np.n
 
 
 def _bones(plane: Plane, back: float, muscle: float) -> list[tuple[np.ndarray, float]]:
-    """Spine with its canal and muscles, and the two large vessels in front of it."""
+    """Draw the spine with its canal and muscles, and the two large vessels in front of it."""
     disc = 0.28 if np.sin(plane.z * 2 * np.pi / 32) > 0.7 else 0.42  # every 32 mm a disc instead of a vertebra
     shapes = [(ellipse(plane, side * 36, back - 21, 34, 21), muscle) for side in (-1, 1)]
     shapes += [
@@ -163,13 +163,13 @@ def _bones(plane: Plane, back: float, muscle: float) -> list[tuple[np.ndarray, f
 
 
 def _lung(body: Body, plane: Plane) -> np.ndarray:
-    """Air above the two domes of the diaphragm; it reaches lower at the rim, most at the back."""
+    """Draw air above the two domes of the diaphragm; it reaches lower at the rim, most at the back."""
     rim = ((np.abs(plane.x) - 60) / 62) ** 2 + ((plane.y + 18) / 58) ** 2
     return (plane.z < 112 + body.organs_at + 26 * np.minimum(rim, 2.6)) & (np.abs(plane.x) > 24)
 
 
 def _scan(signal: np.ndarray, scanner: Scanner, plane: Plane, rng: np.random.Generator) -> np.ndarray:
-    """Blur, uneven coils, ghosts of the breathing and Rician noise; to 16 bits."""
+    """Add blur, uneven coils, ghosts of the breathing and Rician noise; to 16 bits."""
     signal = gaussian_filter(signal, 0.6, truncate=3.0)
     x, y = plane.columns[None, :] / 170.0, plane.rows[:, None] / 120.0
     left_right, front_back, diagonal, edge = scanner.tilt

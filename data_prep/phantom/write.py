@@ -52,7 +52,7 @@ class Plan:
 
 
 def plan_scans(scans: int, *, slices: int = 144, seed: int = 0) -> list[Plan]:
-    """Scans to draw: the four sizes in turn, every third case scanned on two days.
+    """Return the scans to draw: the four sizes in turn, every third case scanned on two days.
 
     Days are 1 and 2: no scan that is known to be bad in the real data has one of these, so none is left out here.
     """
@@ -139,7 +139,7 @@ def _take_place(draft: Path, target: Path) -> None:
     for name in {*recorded(earlier), RECORD} & set(_files(earlier)):
         (earlier / name).unlink()
     for folder, _, _ in os.walk(earlier, topdown=False):
-        os.rmdir(folder)  # which fails, and is told, where a file came in since
+        os.rmdir(folder)  # which raises OSError where a file came in since
 
 
 def _check_target(target: Path, *, overwrite: bool) -> None:
@@ -157,7 +157,7 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
 
 
 def _foreign(folder: Path) -> str | None:
-    """Path below ``folder`` of the first file or folder that is not of the phantom, or was changed."""
+    """Return the path below ``folder`` of the first file or folder that is not of the phantom, or was changed."""
     known = recorded(folder)
     parents = {parent.as_posix() for name in known for parent in Path(name).parents}
     for path in sorted(folder.rglob("*")):

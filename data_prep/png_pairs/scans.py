@@ -1,4 +1,4 @@
-"""Which PNG slices make a volume, whose it is, and how large its voxels are: all before an image is opened."""
+"""Scans of a folder of PNG slices: their order, patient and voxel size, all known before an image is opened."""
 
 import math
 from collections import defaultdict
@@ -36,7 +36,7 @@ class PngScan:
 
 @dataclass(frozen=True)
 class Rules:
-    """How the slices of a source belong together; a rule that is None does not apply."""
+    """Rules by which the slices of a source belong together; a rule that is None does not apply."""
 
     patient: Key
     scan: Key | None
@@ -45,7 +45,7 @@ class Rules:
     gap: float | None  # mm between slices
 
     def spacing_of(self, file: str) -> tuple[float, float]:
-        """Spacing of columns and rows in mm."""
+        """Return the spacing of columns and rows in mm."""
         return parse_spacing(self.spacing.of(file)) if isinstance(self.spacing, Key) else self.spacing
 
 

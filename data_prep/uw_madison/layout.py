@@ -39,7 +39,7 @@ class Scan:
 
     @property
     def patient(self) -> str:
-        """What the split goes by."""
+        """Patient, by whom the split goes."""
         return self.case
 
     @property
@@ -55,7 +55,7 @@ class Scan:
 
 
 def locate(source: Path) -> tuple[Path, Path]:
-    """Folder with the cases and path of ``train.csv``; ``source`` may be the folder ``train`` itself."""
+    """Return the folder with the cases and path of ``train.csv``; ``source`` may be the folder ``train`` itself."""
     if not source.is_dir():
         raise InputError(f"--source {source} is not a folder; give the folder that holds train.csv and train")
     cases = source / "train" if (source / "train").is_dir() else source
@@ -67,7 +67,7 @@ def locate(source: Path) -> tuple[Path, Path]:
 
 
 def scan_folders(cases: Path) -> list[Path]:
-    """All scan folders under ``cases``, in the order of case and day number.
+    """Return all scan folders under ``cases``, in the order of case and day number.
 
     Raises:
         InputError: if there is none, one has a wrong name, or one lies in the folder of another case.
@@ -120,7 +120,7 @@ def read_scan(folder: Path, table: dict[str, ScanRows]) -> Scan:
 
 
 def _read_names(folder: Path) -> list[tuple[int, Path, tuple]]:
-    """Slices of a scan in order: (number, file, (width, height, column spacing, row spacing))."""
+    """Return the slices of a scan in order: (number, file, (width, height, column spacing, row spacing))."""
     files = sorted(file for file in folder.glob("scans/*.png") if not file.name.startswith("."))
     if not files:
         raise InputError(f"{folder / 'scans'} holds no PNG file; get the scan again or remove its folder")

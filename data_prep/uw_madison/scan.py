@@ -17,11 +17,11 @@ from kvseg_monai.utils.geometry import radiological_affine
 
 OVERLAP_RULE = "where organs overlap, stomach wins over small_bowel and small_bowel wins over large_bowel"
 
-# Evidence for the directions, from looking at two scans of two patients (case16_day0, case102_day0): in every slice the
+# Evidence for the directions, from two scans of two patients (case16_day0, case102_day0): in every slice the
 # spine and the table side are at the bottom (rows run to the back), the liver is on the image's left and stomach and
 # spleen on its right (columns run to the patient's left). The first slices show lungs and heart, then come the dome of
 # the liver, the kidneys, and in the last slices the pelvis: the slice number grows towards the feet.
-# In all eleven labelled scans looked at, the stomach also begins and ends at lower numbers than the small bowel.
+# In all of eleven labelled scans the stomach also begins and ends at lower numbers than the small bowel.
 TOWARDS_FEET = True
 
 

@@ -1,6 +1,6 @@
 """Multi-head self-attention composed of parts: with or without its own query, value and positional part.
 
-Shapes: B batch, N = H * W tokens on a grid (H, W), M <= N attended keys, C channels, h heads, D = C / h.
+Shapes: B batch, N = H * W tokens on a grid (H, W), M <= N attended keys, C = hidden_size, h heads, D = C / h.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class Attention(nn.Module):
     choice; Borji's scripts use 1 / sqrt(C)).
 
     Args:
-        channels: C, a multiple of ``num_heads``.
+        hidden_size: C, the width of the tokens, a multiple of ``num_heads``.
         num_heads: h.
         key: projection called as ``key(tokens, grid)``, (B, N, C) -> (B, M, C), or (B, N, C) where it is the query
             too; the linear projection has M = N.
@@ -63,12 +63,12 @@ class Attention(nn.Module):
         dropout: rate on the attention weights and on the output, in training only.
 
     Raises:
-        ValueError: when ``channels`` is not a multiple of ``num_heads``.
+        ValueError: when ``hidden_size`` is not a multiple of ``num_heads``.
     """
 
     def __init__(
         self,
-        channels: int,
+        hidden_size: int,
         num_heads: int,
         *,
         key: nn.Module,
@@ -79,13 +79,15 @@ class Attention(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if channels % num_heads:
-            raise InputError(f"channels is {channels} and num_heads is {num_heads}; channels must be a multiple of it")
+        if hidden_size % num_heads:
+            raise InputError(
+                f"hidden_size is {hidden_size} and num_heads is {num_heads}; it must be a multiple of num_heads"
+            )
         self.num_heads = num_heads
-        self.head_dim = channels // num_heads
+        self.head_dim = hidden_size // num_heads
         self.scale = self.head_dim**-0.5
         self.query, self.key, self.value, self.reduction, self.position = query, key, value, reduction, position
-        self.output = nn.Linear(channels, channels)
+        self.output = nn.Linear(hidden_size, hidden_size)
         self.dropout = dropout
 
     def _heads(self, tokens: Tensor) -> Tensor:
@@ -110,7 +112,7 @@ class Attention(nn.Module):
 
 @dataclass(frozen=True)
 class Kind:
-    """Which parts an attention kind has; ``position`` is called with ``head_dim``, ``grid`` and ``key_stride``."""
+    """Parts of an attention kind; ``position`` is called with ``head_dim``, ``grid`` and ``key_stride``."""
 
     query: bool
     value: bool
@@ -134,7 +136,7 @@ ATTENTION_KINDS: dict[str, Kind] = {
 
 def build_attention(
     kind: str,
-    channels: int,
+    hidden_size: int,
     num_heads: int,
     *,
     grid: tuple[int, int],
@@ -146,7 +148,7 @@ def build_attention(
 
     Args:
         kind: one of :data:`ATTENTION_KINDS`.
-        channels: C.
+        hidden_size: C.
         num_heads: h.
         grid: (H, W), the token grid at the reference image size.
         projection: called as ``projection(C, C)`` once for each projection of the kind, and with ``stride=key_stride``
@@ -163,12 +165,12 @@ def build_attention(
     parts = ATTENTION_KINDS[kind]
     attended = projection if key_stride == 1 else partial(projection, stride=key_stride)
     return Attention(
-        channels,
+        hidden_size,
         num_heads,
-        query=projection(channels, channels) if parts.query else None,
-        key=attended(channels, channels) if parts.query else projection(channels, channels),
-        value=attended(channels, channels) if parts.value else None,
+        query=projection(hidden_size, hidden_size) if parts.query else None,
+        key=attended(hidden_size, hidden_size) if parts.query else projection(hidden_size, hidden_size),
+        value=attended(hidden_size, hidden_size) if parts.value else None,
         reduction=Subsample(key_stride) if key_stride > 1 and not parts.query else None,
-        position=parts.position and parts.position(head_dim=channels // num_heads, grid=grid, key_stride=key_stride),
+        position=parts.position and parts.position(head_dim=hidden_size // num_heads, grid=grid, key_stride=key_stride),
         dropout=dropout,
     )

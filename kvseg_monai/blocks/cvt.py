@@ -1,6 +1,6 @@
-"""What CvT does by convolution: embedding tokens and projecting them (Wu et al., ICCV 2021, arXiv 2103.15808).
+"""Convolutional embedding and projection of tokens, as in CvT (Wu et al., ICCV 2021, arXiv 2103.15808).
 
-Shapes: B batch, N = H * W tokens on a grid (H, W) in row-major order, C channels.
+Shapes: B batch, N = H * W tokens on a grid (H, W) in row-major order, C = hidden_size.
 """
 
 from torch import Tensor, nn
@@ -11,17 +11,19 @@ class ConvEmbedding(nn.Module):
 
     Args:
         in_channels: channels of the image or feature map.
-        channels: C of the tokens.
+        hidden_size: C, the width of the tokens.
         patch_size: side of the convolution's kernel.
         stride: step between patches; the padding is such that a side that is a multiple of it shrinks exactly by it.
         dropout: rate on the tokens, in training only.
     """
 
-    def __init__(self, in_channels: int, channels: int, *, patch_size: int, stride: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, in_channels: int, hidden_size: int, *, patch_size: int, stride: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         padding = (patch_size - stride + 1) // 2  # 2 for patches of 7 at stride 4, 1 for 3 at 2, as in the source
-        self.projection = nn.Conv2d(in_channels, channels, patch_size, stride=stride, padding=padding)
-        self.norm = nn.LayerNorm(channels)
+        self.projection = nn.Conv2d(in_channels, hidden_size, patch_size, stride=stride, padding=padding)
+        self.norm = nn.LayerNorm(hidden_size)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:

@@ -17,11 +17,10 @@ def parameter_groups(
         learning_rate: of all but the biases of the queries.
         weight_decay: of matrices and kernels.
         query_bias_lr_scale: how many times as fast the biases of the queries learn, in attention without a query those
-            of the keys. Such a bias adds to each logit what depends on the key alone: which tokens all others look at.
-            In
-            a trained QKV attention that can be most of what the logits tell, and the query's matrix with the mean of
-            the tokens says it, C weights for each channel; a key that is its own query has one bias instead, and Adam
-            moves every number by as much.
+            of the keys. Such a bias adds to each logit what depends on the key alone: which tokens all others
+            attend to. In a trained QKV attention that can be most of the logits, and the query's matrix with the mean
+            of the tokens makes it, C weights for each number; a key that is its own query has one bias instead, and
+            Adam moves every number by as much.
     """
     biases = {id(bias) for bias in query_biases(network)}
     decayed, free, fast = [], [], []

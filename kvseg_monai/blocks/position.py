@@ -1,7 +1,7 @@
 """Positional parts of attention: each folds its logits into one fused attention call, with no N x N tensor.
 
 Shapes: B batch, N = H * W tokens on a grid (H, W) in row-major order, M attended keys (M = N unless they are thinned
-out), h heads, D channels per head.
+out), h heads, D = head_dim.
 
 A positional part is called as ``query, key, value, mask = part(query, key, value, grid=(H, W), scale=scale)`` on
 a query of shape (B, h, N, D), a key and a value of shape (B, h, M, D). It may widen the three by extra channels (the
@@ -20,7 +20,7 @@ Folded = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
 
 def sinusoids(num_tokens: int, channels: int) -> Tensor:
-    """Sine and cosine, interleaved, of the token index at geometric frequencies.
+    """Return the sine and cosine, interleaved, of the token index at geometric frequencies.
 
     Returns:
         (num_tokens, channels) in float64; channel 2f is sin(j / 10000^(2f / channels)) and channel 2f + 1 its cosine.

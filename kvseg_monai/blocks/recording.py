@@ -1,6 +1,6 @@
-"""Where the attention of a network looks, and how symmetric it is: read from its fused calls, which stay as they are.
+"""Attention maps of a network, and how symmetric its logits are, read from its fused calls, which stay as they are.
 
-Shapes: B images, N = H * W tokens on a grid (H, W), M attended keys on a grid (H', W'), h heads, D channels per head,
+Shapes: B images, N = H * W tokens on a grid (H, W), M attended keys on a grid (H', W'), h heads, D = head_dim,
 which a positional part may have widened.
 """
 
@@ -20,7 +20,7 @@ from kvseg_monai.blocks import Attention, ConvProjection, KeyBias
 
 @dataclass(frozen=True)
 class AttentionLayer:
-    """What one attention gave to its fused call: query (B, h, N, D), key and value (B, h, M, D), and a mask."""
+    """Inputs of one attention's fused call: query (B, h, N, D), key and value (B, h, M, D), and a mask."""
 
     name: str
     attention: Attention
@@ -32,7 +32,7 @@ class AttentionLayer:
 
     @property
     def key_stride(self) -> int:
-        """Every so many rows and columns of the grid there is an attended key."""
+        """Rows and columns of the grid from one attended key to the next."""
         if self.attention.reduction is not None:
             return int(self.attention.reduction.stride)
         projection = self.attention.key
@@ -40,7 +40,7 @@ class AttentionLayer:
 
     @property
     def key_grid(self) -> tuple[int, int]:
-        """(H', W')."""
+        """Grid of the attended keys, (H', W')."""
         return math.ceil(self.grid[0] / self.key_stride), math.ceil(self.grid[1] / self.key_stride)
 
     def logits(self, tokens: Tensor | None = None) -> Tensor:
@@ -110,7 +110,7 @@ class AttentionLayer:
 
 
 class _FusedCalls(TorchFunctionMode):
-    """Keeps what the last fused call was given."""
+    """Mode that keeps the inputs of the last fused call."""
 
     given: tuple[Tensor, Tensor, Tensor, Tensor | None]
 

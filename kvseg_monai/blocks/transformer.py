@@ -1,6 +1,6 @@
 """The transformer block and the patch embedding that the networks share.
 
-Shapes: B batch, N = H * W tokens on a grid (H, W), C channels.
+Shapes: B batch, N = H * W tokens on a grid (H, W), C = hidden_size.
 """
 
 import torch.nn.functional as F
@@ -14,17 +14,17 @@ class TransformerBlock(nn.Module):
 
     Args:
         attention: called as ``attention(tokens, grid)``.
-        channels: C.
-        mlp_channels: width of the MLP's hidden layer.
+        hidden_size: C.
+        mlp_dim: width of the MLP's hidden layer.
         dropout: rate inside the MLP, in training only.
     """
 
-    def __init__(self, attention: nn.Module, *, channels: int, mlp_channels: int, dropout: float = 0.0) -> None:
+    def __init__(self, attention: nn.Module, *, hidden_size: int, mlp_dim: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(channels, eps=1e-6)
+        self.attention_norm = nn.LayerNorm(hidden_size, eps=1e-6)
         self.attention = attention
-        self.mlp_norm = nn.LayerNorm(channels, eps=1e-6)
-        self.mlp = MLPBlock(channels, mlp_channels, dropout)
+        self.mlp_norm = nn.LayerNorm(hidden_size, eps=1e-6)
+        self.mlp = MLPBlock(hidden_size, mlp_dim, dropout)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Map tokens (B, N, C) on ``grid`` to (B, N, C)."""
@@ -37,18 +37,18 @@ class PatchEmbedding(nn.Module):
 
     Args:
         in_channels: channels of the image or feature map.
-        channels: C of the tokens.
+        hidden_size: C, the width of the tokens.
         patch_size: side of a patch in pixels.
         grid: (H, W) of the learned position embedding.
         dropout: rate on the tokens, in training only.
     """
 
     def __init__(
-        self, in_channels: int, channels: int, *, patch_size: int, grid: tuple[int, int], dropout: float = 0.0
+        self, in_channels: int, hidden_size: int, *, patch_size: int, grid: tuple[int, int], dropout: float = 0.0
     ) -> None:
         super().__init__()
-        self.projection = nn.Conv2d(in_channels, channels, patch_size, stride=patch_size)
-        self.position = nn.Parameter(trunc_normal_(self.projection.weight.new_empty(1, channels, *grid), std=0.02))
+        self.projection = nn.Conv2d(in_channels, hidden_size, patch_size, stride=patch_size)
+        self.position = nn.Parameter(trunc_normal_(self.projection.weight.new_empty(1, hidden_size, *grid), std=0.02))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, image: Tensor) -> tuple[Tensor, tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""What is done with whole bundles: found, overridden, packed, deployed."""
+"""Functions on whole bundles: find, override, pack, deploy."""
 
 import lazy_loader
 

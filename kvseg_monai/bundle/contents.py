@@ -1,4 +1,4 @@
-"""What a packed bundle holds: configurations without need of overrides, metadata and card that fit, and the weights."""
+"""Contents of a packed bundle: configurations that need no overrides, metadata and card that fit, the weights."""
 
 import copy
 import hashlib
@@ -123,7 +123,7 @@ def _channels(names: list[str]) -> dict[str, Any]:
 
 
 def _as_json(path: str, content: dict[str, Any]) -> bytes:
-    """Write a configuration as the bundles have it; an absolute path would tell of this machine and fail elsewhere."""
+    """Return a configuration as JSON; an absolute path, which would fail on another machine, is refused."""
     text = json.dumps(content, indent=4) + "\n"
     found = re.search(r'"((?:/|~|[A-Za-z]:(?:/|\\\\))[^"]*)"', text)
     if found:

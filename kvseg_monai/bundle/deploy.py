@@ -1,7 +1,7 @@
-"""Put weights in the place of a bundle's model: ``python -m kvseg_monai.deploy BUNDLE --weights FILE``.
+"""Install weights as the model of a bundle: ``python -m kvseg_monai.deploy BUNDLE --weights FILE``.
 
 The weights must be of the bundle's own network. The model that was there is kept under a name with its date, so that it
-can be put back by the same command. A MONAI Label server takes the new weights with its next request.
+can be installed again by the same command. A MONAI Label server takes the new weights with its next request.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from kvseg_monai.utils.weights_file import read_weights
 
 
 def deploy(bundle: str | Path, weights: str | Path) -> Path:
-    """Make ``weights`` the model of a bundle, and return the model's path.
+    """Install ``weights`` as the model of a bundle, and return the model's path.
 
     Args:
         bundle: the bundle's folder.
@@ -55,7 +55,7 @@ def deploy(bundle: str | Path, weights: str | Path) -> Path:
 def _same_weights(path: Path, network: nn.Module) -> bool:
     try:
         there, wanted = read_weights(path), network.state_dict()
-    except InputError:  # a damaged model is what others are put in place of
+    except InputError:  # a damaged model is replaced
         return False
     return there.keys() == wanted.keys() and all(torch.equal(there[name], wanted[name]) for name in wanted)
 

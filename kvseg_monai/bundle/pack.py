@@ -84,7 +84,7 @@ def _checked_version(folder: Path) -> str:
 
 
 def _zipped(files: Mapping[str, bytes]) -> bytes:
-    """Zip without compression, names sorted and dates fixed, so that the bytes depend on the contents alone."""
+    """Return a zip without compression, names sorted and dates fixed: the bytes depend on the contents alone."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as writer:
         for name, content in sorted(files.items()):

@@ -1,6 +1,6 @@
 r"""The key that stands in best for a trained query and key, in closed form, for their weights alone or on given tokens.
 
-Shapes: h heads, D channels per head, C input channels (one more with a bias, see
+Shapes: h heads, D = head_dim, C = hidden_size (one more with a bias, see
 :func:`kvseg_monai.conversion.warm_start.homogeneous`).
 
 *For the weights alone.* Attention with a query sees the logits x_i^T M x_j with M = Wq^T Wk; without one it sees

@@ -47,7 +47,7 @@ class ConvertedBlock:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a conversion did; prints as a table. ``left_alone`` names the attentions that keep their query."""
+    """Summary of a conversion; prints as a table. ``left_alone`` names the attentions that keep their query."""
 
     blocks: tuple[ConvertedBlock, ...]
     left_alone: tuple[str, ...]

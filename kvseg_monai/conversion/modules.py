@@ -1,6 +1,6 @@
 """Key-Value forms of MONAI's own self-attention modules, with the interface of the module that each replaces.
 
-Shapes: B batch, N tokens, C channels, h heads, D channels per head; windows count as batch.
+Shapes: B batch, N tokens, C = hidden_size, h heads, D = head_dim; windows count as batch.
 
 The key is its own query, softmax(K K^T / sqrt(D) + bias) V (Borji, arXiv 2305.19129), everything else is as in the
 source: masks, biases, output projection, dropout. Dropout acts in training only; MONAI's ``SABlock`` with

@@ -1,8 +1,7 @@
-"""What is carried over from trained queries, keys and values when an attention takes its Key-Value form.
+"""Warm start of Key-Value attention from trained queries, keys and values.
 
-The key itself is fitted in :mod:`kvseg_monai.conversion.closest_key`. Shapes: B batch, N tokens, h heads, D channels
-per
-head, C input channels.
+The key itself is fitted in :mod:`kvseg_monai.conversion.closest_key`. Shapes: B batch, N tokens, h heads, D = head_dim,
+C = hidden_size.
 """
 
 from collections.abc import Iterable

@@ -1,1 +1,1 @@
-"""What a network costs: parameters, MACs, memory, latency, and a training step's time."""
+"""Costs of a network: parameters, MACs, memory, latency, and a training step's time."""

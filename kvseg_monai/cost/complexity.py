@@ -1,9 +1,9 @@
-"""What each network costs with each kind of attention: ``python -m kvseg_monai.complexity``.
+"""Cost of each network with each kind of attention: ``python -m kvseg_monai.complexity``.
 
 Parameters and multiply-accumulates (MACs) are counted, see :func:`kvseg_monai.cost.counting.count_macs`; peak memory
 is that of the weights plus :func:`kvseg_monai.cost.counting.peak_memory`. Latency is measured on one image: all kinds
 of
-a network, and a large matrix product that tells the machine's rate, take turns within one run. A ratio of latencies,
+a network, and a large matrix product that measures the machine's rate, take turns within one run. A ratio of latencies,
 and a share of that
 rate, is the median over the rounds of the ratio within a round, since what slows a shared machine down for a while hits
 both sides of it; it may differ a little from the ratio of the medians.

@@ -1,4 +1,4 @@
-"""What one forward of any network costs: multiply-accumulates and memory."""
+"""Costs of one forward of any network: multiply-accumulates and memory."""
 
 import json
 import os

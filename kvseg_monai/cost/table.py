@@ -28,7 +28,7 @@ _COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def _spread(row: Mapping[str, Any]) -> float:
-    """Half of the interquartile range of the latency's ratio."""
+    """Return half of the interquartile range of the latency's ratio."""
     return (row["latency_ratio_high"] - row["latency_ratio_low"]) / 2
 
 

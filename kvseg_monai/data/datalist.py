@@ -96,8 +96,8 @@ def label_names(dataset_dir: str | Path) -> list[str] | None:
     return [names[value] for value in range(1, len(names))]
 
 
-def told_sections(datalist: Mapping[str, Any]) -> str:
-    """Say which lists have how many cases."""
+def describe_sections(datalist: Mapping[str, Any]) -> str:
+    """Return which lists have how many cases, as part of a sentence."""
     there = [f"{section} ({len(datalist[section])})" for section in SYNONYMS if datalist[section]]
     return " and ".join(there) if there else "no list with a case"
 
@@ -194,27 +194,27 @@ def _refuse_files_named_twice(path: Path, datalist: Mapping[str, Sequence[Entry]
                 _refuse_second(path, names, entry[key], f"{entry[key]}, {key} in {section}")
             try:
                 file = os.stat(base / entry["image"])
-            except (OSError, ValueError):  # whoever reads the case tells that it is missing
+            except (OSError, ValueError):  # whoever reads the case reports that it is missing
                 continue
             _refuse_second(path, images, (file.st_dev, file.st_ino), f"{entry['image']} in {section}")
 
 
-def _refuse_second(path: Path, seen: dict[Any, str], key: Any, told: str) -> None:
+def _refuse_second(path: Path, seen: dict[Any, str], key: Any, name: str) -> None:
     if key in seen:
         raise InputError(
-            f"{path}: one file is there twice ({seen[key]}; {told}); name each image once, under one patient and in "
+            f"{path}: one file is there twice ({seen[key]}; {name}); name each image once, under one patient and in "
             "one list, with a label of its own, else the score is too good: take one of the two out"
         )
-    seen[key] = told
+    seen[key] = name
 
 
 def _is_text(value: Any) -> bool:
-    """Whether it is a text with a letter that can be written; half a character, as JSON may hold, cannot."""
+    """Return whether it is a text with a letter that can be written; half a character, as JSON may hold, cannot."""
     return isinstance(value, str) and bool(value.strip()) and not re.search("[\ud800-\udfff]", value)
 
 
 def _kind(value: Any) -> str:
-    """Say what was found, in short, and of an object only its keys: values may tell who somebody is."""
+    """Say what was found, in short, and of an object only its keys: values may identify a patient."""
     if isinstance(value, dict):
         return f"an object with {_words(list(value)[:5]) or 'nothing'}"
     return "a list" if isinstance(value, list) else json.dumps(value)[:30]

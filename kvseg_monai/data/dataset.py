@@ -1,4 +1,4 @@
-"""What a dataset folder holds: cases of a datalist, split by patient, or the volumes of a plain folder.
+"""Cases of a dataset folder: those of a datalist, split by patient, or the volumes of a plain folder.
 
 A datalist is ``datalist.json``: lists ``training``, ``validation`` and ``test`` of {image, label, patient} with paths
 relative to the file, and ``labels``, a table from label value to name (see :mod:`kvseg_monai.data.datalist`). A
@@ -17,11 +17,11 @@ from kvseg_monai.data.datalist import (
     SECTIONS,
     UNLABELLED,
     Entry,
+    describe_sections,
     label_names,
     patient_of,
     read_datalist,
     section_named,
-    told_sections,
 )
 from kvseg_monai.data.nifti import VOLUME_SUFFIXES, why_no_file
 from kvseg_monai.data.search import as_sentence, find_nifti
@@ -80,7 +80,7 @@ def cases(
     if not entries:
         raise InputError(
             f"{path}: the {wanted} list is empty or not there, and none stands for another; the datalist has "
-            f"{told_sections(datalist)}: {_remedy(wanted)}"
+            f"{describe_sections(datalist)}: {_remedy(wanted)}"
         )
     base = Path(base_dir or dataset_dir).resolve()
     return [_labelled(base, f"{path}, {wanted}", entry) for entry in entries]
@@ -129,8 +129,7 @@ def volumes(
 
     A NIfTI file has the name that the user gave it, also where that is a link (see :mod:`kvseg_monai.data.search`). A
     DICOM volume is named by its series number and a hash, not by its files (see :mod:`kvseg_monai.dicom.listing`).
-    What is
-    left out of a folder by rule is told; what is at fault there is returned, for its reading to tell.
+    What is left out of a folder by rule is logged; what is at fault there is returned, so that reading it fails.
 
     Args:
         dataset_dir: folder or file.
@@ -152,14 +151,14 @@ def volumes(
     found, passed = find_nifti(root) if root.is_dir() else ([], [])
     images = [str(path) for path in found] + (list_volumes(root) if root.exists() else [])
     images = list(dict.fromkeys(images))  # a file that cannot be read is a volume by its name, and a fault
-    told = as_sentence((kind, name) for kind, name in passed if not _is_dicom(root, kind, name))
+    left_out = as_sentence((kind, name) for kind, name in passed if not _is_dicom(root, kind, name))
     if not images and required:
         raise InputError(
-            f"{root} has no volume{f' (passed over: {told})' if told else ''}; --dataset_dir must be a folder with a "
-            f"{DATALIST}, a folder with files *.nii or *.nii.gz or DICOM MR series, or one such file"
+            f"{root} has no volume{f' (passed over: {left_out})' if left_out else ''}; --dataset_dir must be a folder "
+            f"with a {DATALIST}, a folder with files *.nii or *.nii.gz or DICOM MR series, or one such file"
         )
-    if images and told:
-        logger.warning("passed over: %s", told)
+    if images and left_out:
+        logger.warning("passed over: %s", left_out)
     return [{"image": image} for image in images]
 
 
@@ -179,7 +178,7 @@ def require_volumes(
 
 
 def _is_dicom(root: Path, kind: str, name: str) -> bool:
-    """Whether a file that is no NIfTI file by its ending is DICOM, which has its own count of what is left out."""
+    """Return whether a file that is no NIfTI file by its ending is DICOM, which has a count of its own."""
     return (kind.startswith("*") or kind == "without an ending") and name not in not_dicom(root)
 
 
@@ -191,7 +190,7 @@ def _listed(root: Path, datalist: Mapping[str, Any], section: str | None, *, req
     if not entries and required:
         raise InputError(
             f"{root / DATALIST} has no case in a list {' or '.join(map(str, wanted))}, and none stands for another; it "
-            f"has {told_sections(datalist)}: name test cases, choose a list by --section, or give the folder of the "
-            "images as --dataset_dir"
+            f"has {describe_sections(datalist)}: name test cases, choose a list by --section, or give the folder of "
+            "the images as --dataset_dir"
         )
     return entries

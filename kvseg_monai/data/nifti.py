@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 import nibabel as nib
 import numpy as np
 
-from kvseg_monai.data.nifti_place import scanner_header
+from kvseg_monai.data.nifti_geometry import scanner_header
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.files import atomic_write
 

@@ -1,4 +1,4 @@
-"""What a plain folder holds: its NIfTI files under the user's own names, and what is passed over, counted by kind."""
+"""Search of a plain folder: its NIfTI files under the user's own names, and what is passed over, counted by kind."""
 
 import os
 from collections import defaultdict
@@ -9,7 +9,7 @@ from kvseg_monai.data.nifti import VOLUME_SUFFIXES
 from kvseg_monai.utils.files import RECORD, recorded_as
 
 LABEL_MAP = "label map"  # kind of what inference and evaluation write, in the records of :mod:`kvseg_monai.utils.files`
-KINDS_TOLD = 10
+MAX_KINDS = 10
 _SYSTEM = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".Z")
 
@@ -25,8 +25,8 @@ def find_nifti(root: Path) -> tuple[list[Path], PassedOver]:
     that a record of ours lists, or devices and pipes, which are never opened.
 
     Returns:
-        NIfTI files in the order of their names, with links that lead nowhere, for their reading to tell; and what was
-        passed over. Other files are among that, DICOM files too.
+        NIfTI files in the order of their names, with links that lead nowhere, whose reading fails; and what was passed
+        over. Other files are among that, DICOM files too.
     """
     found: list[Path] = []
     passed: PassedOver = []
@@ -51,10 +51,12 @@ def as_sentence(passed: Iterable[tuple[str, str]]) -> str:
     for kind, name in passed:
         kinds[kind].append(name)
     order = sorted(kinds, key=lambda kind: (-len(kinds[kind]), kind))
-    told = [f"{len(kinds[kind])} {kind} (first: {kinds[kind][0]})" for kind in order[:KINDS_TOLD]]
-    if rest := order[KINDS_TOLD:]:
-        told.append(f"{sum(len(kinds[kind]) for kind in rest)} of {len(rest)} other kinds (first: {kinds[rest[0]][0]})")
-    return ", ".join(told)
+    counts = [f"{len(kinds[kind])} {kind} (first: {kinds[kind][0]})" for kind in order[:MAX_KINDS]]
+    if rest := order[MAX_KINDS:]:
+        counts.append(
+            f"{sum(len(kinds[kind]) for kind in rest)} of {len(rest)} other kinds (first: {kinds[rest[0]][0]})"
+        )
+    return ", ".join(counts)
 
 
 def _folders(root: Path, hidden: PassedOver) -> Iterator[tuple[Path, list[str]]]:

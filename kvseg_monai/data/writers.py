@@ -8,7 +8,7 @@ from typing import Any
 import nibabel as nib
 from monai.data import NibabelWriter
 
-from kvseg_monai.data.nifti_place import place_of_map
+from kvseg_monai.data.nifti_geometry import label_map_header
 from kvseg_monai.data.search import LABEL_MAP
 from kvseg_monai.utils.files import atomic_write
 
@@ -33,7 +33,7 @@ class AtomicNibabelWriter(NibabelWriter):
         if self.data_obj is not None and self.data_obj.ndim == 2:
             self.data_obj = self.data_obj[..., None]
         image = self.create_backend_obj(self.data_obj, affine=self.affine, dtype=self.output_dtype, **obj_kwargs)
-        header = place_of_map(self._meta, shape=image.shape, affine=image.affine)
+        header = label_map_header(self._meta, shape=image.shape, affine=image.affine)
         header.set_data_dtype(image.get_data_dtype())
         with atomic_write(filename, kind=LABEL_MAP) as temporary:
             # without affine, for nibabel would change the header by it

@@ -34,14 +34,14 @@ JPEG_LOSSLESS = uid.UID("1.2.840.10008.1.2.4.57")  # pydicom 2 gives its name to
 ISOLATED = (uid.JPEGExtended12Bit, JPEG_LOSSLESS, uid.JPEGLosslessSV1)
 
 
-STREAMS = (*DECODERS, *ISOLATED)  # compressed so that the stream tells the bits of a value
+STREAMS = (*DECODERS, *ISOLATED)  # compressed so that the stream has the number of bits of a value
 
 
 FRAME_MARKERS = {0xF7, *range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # of JPEG-LS and JPEG
 
 
 def decode_file(path: Path) -> np.ndarray:
-    """Stored values (frames, rows, columns) of one file.
+    """Return the stored values (frames, rows, columns) of one file.
 
     Raises:
         InputError: naming the file and the decoder's complaint.
@@ -61,9 +61,9 @@ def decode_file(path: Path) -> np.ndarray:
 
 
 def _stored_bits(dataset: pydicom.Dataset) -> tuple[int, int]:
-    """How many bits of a value count, and how far above the lowest they begin (above 0 where HighBit says so).
+    """Return how many bits of a value count, and how far above the lowest they begin (above 0 where HighBit says so).
 
-    What a compressed stream of no more bits holds has been shifted already; of one with more, the decoder is told to
+    What a compressed stream of no more bits holds has been shifted already; of one with more, the decoder is set to
     keep all.
     """
     bits, high = (int(dataset.get(keyword) or 0) for keyword in ("BitsStored", "HighBit"))
@@ -78,7 +78,7 @@ def _stored_bits(dataset: pydicom.Dataset) -> tuple[int, int]:
 
 
 def _precision(data: bytes) -> int:
-    """Bits of a value in a JPEG, JPEG-LS or JPEG 2000 stream, 0 where the stream does not say."""
+    """Return the bits of a value in a JPEG, JPEG-LS or JPEG 2000 stream, 0 where the stream does not say."""
     stream = data[16 + int.from_bytes(data[4:8], "little") :]  # behind the table of offsets and the fragment's own mark
     if stream[:4] == b"\xff\x4f\xff\x51":
         return (stream[42] & 0x7F) + 1
@@ -91,7 +91,7 @@ def _precision(data: bytes) -> int:
 
 
 def _within(values: np.ndarray, bits: int, shift: int) -> np.ndarray:
-    """The ``bits`` of each value that count, with their sign; what lies above or below them is no part of it."""
+    """Return the ``bits`` of each value that count, with their sign; what lies above or below them is no part of it."""
     size = 8 * values.itemsize
     if values.dtype.kind not in "iu" or not 0 < bits < size:
         return values

@@ -1,4 +1,4 @@
-"""What a DICOM header says of its slices: where they lie, how they are stored, what tells them from others.
+"""Slices as a DICOM header describes them: position, storage, and the attributes that distinguish volumes.
 
 Both forms are read: one slice per file, and the enhanced form with many frames, whose facts stand in functional groups.
 """
@@ -13,8 +13,8 @@ from pydicom.dataset import Dataset
 from kvseg_monai.dicom.values import count_of, listed, number_of, numbers_of, positive_of, rescale_of, uid_of
 from kvseg_monai.errors import InputError
 
-# What tells volumes at one place apart, coarsest first: where it stands, and how a note calls it.
-TRAITS = {
+# Attributes that distinguish volumes at one position, coarsest first, and how a note calls their values.
+VOLUME_ATTRIBUTES = {
     "ImageType": "image types",
     "FrameType": "image types",
     "ComplexImageComponent": "image types",
@@ -36,7 +36,7 @@ TRAITS = {
     "FrameAcquisitionNumber": "acquisitions",
     "DimensionIndexValues": "dimension indices",
 }
-# Where no trait does, the order of these at one place: the first slice at each place makes the first volume, and so on.
+# Where no attribute does, the order of these: the first slice at each position makes the first volume, and so on.
 RANKS = ("TriggerTime", "FrameAcquisitionDateTime", "AcquisitionTime", "InstanceNumber")
 
 SHARED_GROUPS, FRAME_GROUPS = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
@@ -44,8 +44,8 @@ SHARED_GROUPS, FRAME_GROUPS = "SharedFunctionalGroupsSequence", "PerFrameFunctio
 # scanners repeat facts of the classic form in private groups, with values of another meaning, such as a position half
 # a pixel away. The first two hold what a converter from the classic form found no place for.
 GROUPS = {
-    "UnassignedSharedConvertedAttributesSequence": (*TRAITS, *RANKS),
-    "UnassignedPerFrameConvertedAttributesSequence": (*TRAITS, *RANKS),
+    "UnassignedSharedConvertedAttributesSequence": (*VOLUME_ATTRIBUTES, *RANKS),
+    "UnassignedPerFrameConvertedAttributesSequence": (*VOLUME_ATTRIBUTES, *RANKS),
     "PlanePositionSequence": ("ImagePositionPatient",),
     "PlaneOrientationSequence": ("ImageOrientationPatient",),
     "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
@@ -64,21 +64,21 @@ GROUPS = {
     "CardiacSynchronizationSequence": ("NominalCardiacTriggerDelayTime",),
 }
 DIMENSIONS = "DimensionIndexSequence"
-PLACES = {0x00209056, 0x00209057, 0x00200032}  # dimensions that tell places: StackID, InStackPositionNumber, position
+PLACES = {0x00209056, 0x00209057, 0x00200032}  # dimensions of position: StackID, InStackPositionNumber, position
 TAGS = [
     *("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "SeriesNumber", "Modality"),
     "SeriesDescription",
     *("PatientID", "PatientName", "PatientBirthDate", "Rows", "Columns", "NumberOfFrames", "BitsStored"),
     *("PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "ImagePositionPatient"),
     *("ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
-    *(SHARED_GROUPS, FRAME_GROUPS, DIMENSIONS, *TRAITS, *RANKS),
+    *(SHARED_GROUPS, FRAME_GROUPS, DIMENSIONS, *VOLUME_ATTRIBUTES, *RANKS),
 ]
 Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the slices of one file share. The fields that tell who the patient is stay out of its text form."""
+    """Facts that the slices of one file share. The fields that identify the patient stay out of its text form."""
 
     path: Path
     name: str  # path relative to the searched folder
@@ -109,12 +109,12 @@ class Frame:
     spacing: tuple[float, ...]
     thickness: float | None  # mm from slice to slice as the header says; only a single slice needs it
     rescale: tuple[float, ...]  # slope, intercept
-    traits: tuple[str, ...]  # values of TRAITS, "" where absent
+    attributes: tuple[str, ...]  # values of VOLUME_ATTRIBUTES, "" where absent
     ranks: tuple[float | None, ...]  # values of RANKS
 
 
 def facts_of(dataset: Dataset) -> dict[str, Any]:
-    """Keyword -> value of all elements but the private ones, which have no keyword."""
+    """Return keyword -> value of all elements but the private ones, which have no keyword."""
     return {element.keyword: element.value for element in dataset if element.keyword}
 
 
@@ -164,7 +164,7 @@ def _header(facts: Facts, path: Path, name: str, syntax: str) -> Header:
 
 
 def _grouped(groups: Dataset) -> dict[str, Any]:
-    """What the standard functional groups of one item say. An empty element says nothing."""
+    """Return the facts that the standard functional groups of one item state. An empty element says nothing."""
     facts = {}
     for path, keywords in GROUPS.items():
         item = groups
@@ -175,7 +175,7 @@ def _grouped(groups: Dataset) -> dict[str, Any]:
 
 
 def _first(sequence: Sequence[Dataset] | None) -> Dataset:
-    """The first item of a sequence; the groups have one each."""
+    """Return the first item of a sequence; the groups have one each."""
     return sequence[0] if sequence else Dataset()
 
 
@@ -189,13 +189,13 @@ def _frame(header: Header, index: int, facts: Facts) -> Frame:
         spacing=positive_of(facts, "PixelSpacing", 2),
         thickness=abs(float(gap)) if gap else None,
         rescale=rescale_of(facts),
-        traits=tuple("\\".join(map(str, _trait(facts, keyword))) for keyword in TRAITS),
+        attributes=tuple("\\".join(map(str, _attribute(facts, keyword))) for keyword in VOLUME_ATTRIBUTES),
         ranks=tuple(number_of(facts.get(keyword)) for keyword in RANKS),
     )
 
 
-def _trait(facts: Facts, keyword: str) -> list[Any]:
-    """Values of a trait; of the dimensions of an enhanced object, those that tell no places."""
+def _attribute(facts: Facts, keyword: str) -> list[Any]:
+    """Return the values of an attribute; of the dimensions of an enhanced object, those that are no positions."""
     values = listed(facts.get(keyword))
     if keyword != "DimensionIndexValues":
         return values
@@ -204,6 +204,6 @@ def _trait(facts: Facts, keyword: str) -> list[Any]:
 
 
 def _patient(facts: Facts) -> str:
-    """What tells patients apart: the ID, else name and birth date, else the study."""
+    """Return what identifies the patient: the ID, else name and birth date, else the study."""
     name = f"{facts.get('PatientName') or ''} {facts.get('PatientBirthDate') or ''}".strip()
     return str(facts.get("PatientID") or "").strip() or name or str(facts.get("StudyInstanceUID", ""))

@@ -1,4 +1,4 @@
-"""Where slices lie: their order, their spacing, and the affine of their stack.
+"""Geometry of slices: their order, their spacing, and the affine of their stack.
 
 DICOM's world is LPS (x to the patient's left, y to the back, z to the head), NIfTI's is RAS; both in mm. A slice has
 the position of its first pixel and two unit vectors: ``row``, the way along a row (growing column), and ``column``.
@@ -18,7 +18,7 @@ GAP = 1.5  # a step above this many usual ones means that slices are missing
 
 
 def axes(orientation: Sequence[float]) -> np.ndarray:
-    """Rows of the result: ``row``, ``column``, normal, made exactly orthonormal.
+    """Return the rows ``row``, ``column`` and normal, made exactly orthonormal.
 
     Raises:
         InputError: when the two directions are no unit vectors at a right angle, by more than 1 %.
@@ -34,12 +34,12 @@ def axes(orientation: Sequence[float]) -> np.ndarray:
 
 
 def along_normal(positions: np.ndarray, orientation: Sequence[float]) -> np.ndarray:
-    """Place of each slice along the normal in mm. ``positions`` is (slices, 3)."""
+    """Return the position of each slice along the normal in mm. ``positions`` is (slices, 3)."""
     return positions @ axes(orientation)[2]
 
 
 def slice_step(positions: np.ndarray, orientation: Sequence[float], spacing: Sequence[float]) -> np.ndarray:
-    """Way from one slice to the next, LPS mm, of slices in order.
+    """Return the step from one slice to the next, LPS mm, of slices in order.
 
     A missing slice is refused and not bridged: a gap would shift every organ behind it. Unequal spacing is refused
     because an affine cannot express it, and resampling would invent slices.
@@ -82,7 +82,7 @@ def slice_step(positions: np.ndarray, orientation: Sequence[float], spacing: Seq
 def affine_of(
     first: Sequence[float], orientation: Sequence[float], spacing: Sequence[float], step: np.ndarray
 ) -> np.ndarray:
-    """(4, 4) affine from voxel index (column x, row y, slice z) to RAS mm.
+    """Return the (4, 4) affine from voxel index (column x, row y, slice z) to RAS mm.
 
     Args:
         first: LPS position of the first pixel of the first slice.
@@ -98,12 +98,12 @@ def affine_of(
 
 
 def parts_between_gaps(places: np.ndarray) -> list[np.ndarray]:
-    """Indices of the slices of each part, where ordered ``places`` are cut at every gap."""
+    """Return the indices of the slices of each part, split at every gap of the ordered ``places``."""
     steps = np.diff(places)
     cuts = np.flatnonzero(steps > GAP * _usual(steps)) + 1 if len(steps) else []
     return np.split(np.arange(len(places)), cuts)
 
 
 def _usual(steps: np.ndarray) -> float:
-    """Lower median, so that of two steps the smaller one counts as the usual."""
+    """Return the lower median, so that of two steps the smaller one counts as the usual."""
     return float(np.sort(steps)[(len(steps) - 1) // 2])

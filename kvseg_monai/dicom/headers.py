@@ -56,7 +56,7 @@ def read_facts(path: Path, further: list[str]) -> tuple[Facts | None, Facts]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence pydicom, whose warnings quote header values: they may tell who the patient is."""
+    """Silence pydicom, whose warnings quote header values: they may identify the patient."""
     logger = logging.getLogger("pydicom")
     disabled, logger.disabled = logger.disabled, True
     try:

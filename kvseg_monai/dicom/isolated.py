@@ -1,9 +1,9 @@
-"""Decode in a process of its own what is decoded by GDCM: damaged JPEG data can end the process that reads them.
+"""Decode in a child process what GDCM decodes: damaged JPEG data can end the process that reads them.
 
 The child, ``python -m kvseg_monai.dicom.isolated``, reads paths, one in a line, and answers each with a line that holds
 type and shape, and the values, until its input ends. At the first file that is damaged it ends;
-the next file gets a new child. GDCM's JPEG library tells of damage on the error stream only, so a word there counts as
-damage.
+the next file gets a new child. GDCM's JPEG library reports damage on the error stream only, so anything there counts
+as damage.
 """
 
 import json
@@ -25,7 +25,7 @@ _lock = threading.Lock()  # one file at a time: the pipes know nothing of thread
 
 
 def decode_isolated(path: Path) -> np.ndarray:
-    """Stored values (frames, rows, columns) of one file.
+    """Return the stored values (frames, rows, columns) of one file.
 
     Raises:
         InputError: naming the file, when it is damaged.
@@ -49,7 +49,7 @@ def decode_isolated(path: Path) -> np.ndarray:
 
 @cache
 def _child(process: int) -> subprocess.Popen:
-    """The child of this ``process``: one that was forked must not share its parent's."""
+    """Return the child of this ``process``: one that was forked must not share its parent's."""
     return subprocess.Popen(
         [sys.executable, "-m", "kvseg_monai.dicom.isolated"],
         stdin=subprocess.PIPE,

@@ -4,7 +4,7 @@ The path of a volume is that of the folder that was searched, and the volume's n
 such file exists. It resolves to the volume that :func:`list_volumes` found there, in another process by searching anew.
 
 What is at fault, a series with missing slices or a damaged file, has a path too: whoever reads it gets the reason, so
-that batch work tells it among its other bad cases.
+that batch work reports it among its other invalid cases.
 """
 
 import logging

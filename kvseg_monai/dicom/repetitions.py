@@ -1,4 +1,4 @@
-"""Tell repetitions apart by their order alone: the first slice at each place makes the first volume, and so on.
+"""Split repetitions by their order alone: the first slice at each position makes the first volume, and so on.
 
 A scan that was stopped, or lost files, has fewer slices at some places than at others. Then the n-th slice at a place
 need not be of the n-th repetition, and counting would mix two. So it must be plain where each repetition begins.
@@ -15,7 +15,7 @@ UNEVEN = 1.5  # a volume that took more than this many times as long as another 
 
 
 def by_rank(frames: Sequence[Frame], places: Sequence[int]) -> list[tuple[str, list[list[Frame]]]]:
-    """Return the repetitions by each of RANKS that tells them, with how to call them.
+    """Return, for each of RANKS that orders them, its name and the repetitions.
 
     Args:
         frames: slices of one grid.
@@ -98,7 +98,7 @@ def _slice_by_slice(places: Sequence[int], slices: list[int]) -> list[list[int]]
 
 
 def _even(values: list[list[float]]) -> bool:
-    """Whether whole volumes span about as much of the rank each; one with slices of two repetitions spans more."""
+    """Return whether whole volumes span about as much of the rank each; one of two repetitions spans more."""
     largest = max(map(len, values))
     if len({len(part) for part in values}) == 1:
         return True

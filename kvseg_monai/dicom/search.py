@@ -1,5 +1,7 @@
-"""Find the files below a folder. Links are followed, since a user or a tool of theirs placed them: to any regular file,
-as git-annex and the caches of hubs have them, and to a folder, once.
+"""Find the files below a folder, links included.
+
+Links are followed, since a user or a tool of theirs made them: to any regular file, as git-annex and the caches of hubs
+have them, and to a folder, once.
 
 Devices, pipes and sockets are never opened: reading one may wait for ever. Hidden folders hold what belongs to a tool.
 """
@@ -16,7 +18,7 @@ MAY_BE_DICOM = ("", ".dcm", ".dicom", ".dic", ".ima")
 
 
 class Search:
-    """What lies below a folder.
+    """Search of a folder: its files, and what is left out.
 
     Args:
         root: folder or file; it must exist.

@@ -37,7 +37,7 @@ _MAY_BE_EMPTY = (
 
 @dataclass(frozen=True)
 class Algorithm:
-    """Who segmented: name (up to 64 characters) and version, as in a bundle's metadata."""
+    """The algorithm that segmented: name (up to 64 characters) and version, as in a bundle's metadata."""
 
     name: str = "kvseg_monai"
     version: str = __version__
@@ -106,7 +106,7 @@ def make_segmentation(
                 content_description="Automatic segmentation, for research only",
                 series_description="Automatic segmentation, for research only",
             )
-    except Exception as error:  # its text may quote the header and so tell who the patient is
+    except Exception as error:  # its text may quote the header and so identify the patient
         raise InputError(
             f"{series.name}: its headers make no DICOM SEG ({type(error).__name__}); export the series again from its "
             "source"
@@ -140,7 +140,7 @@ def _concept(code: Code) -> Dataset:
 
 
 def _sources(series: Series) -> list[Dataset]:
-    """Headers that highdicom takes: the geometry is where it looks, equal in all slices; nothing else is changed."""
+    """Return headers as highdicom wants them: geometry where it reads it, equal in all slices; else unchanged."""
     if not series.frame_of_reference_uid:
         raise InputError(
             f"{series.name} has no FrameOfReferenceUID, so no DICOM SEG can say where it lies; export the series again "

@@ -19,9 +19,9 @@ from kvseg_monai.dicom.duplicates import without_duplicates
 from kvseg_monai.dicom.frames import Frame
 from kvseg_monai.dicom.geometry import affine_of, axes, slice_step
 from kvseg_monai.dicom.headers import quiet, read_header
-from kvseg_monai.dicom.joined import joined
 from kvseg_monai.dicom.pixels import decode_slices
 from kvseg_monai.dicom.search import Search
+from kvseg_monai.dicom.single_slice_series import join_single_slices
 from kvseg_monai.dicom.skipped import Skipped
 from kvseg_monai.dicom.stacks import LeftOut, Stack, stacks
 from kvseg_monai.errors import InputError
@@ -33,12 +33,12 @@ class Series:
 
     Args:
         name: ``series004-1f2e3d4c5b``: SeriesNumber and a hash of the SeriesInstanceUID, with ``-2`` for the second
-            volume of a series and so on. It is the same wherever the files lie, and tells nothing of the patient.
+            volume of a series and so on. It is the same wherever the files lie, and says nothing of the patient.
         uid: SeriesInstanceUID; the first of several where each slice has its own.
         modality: always MR.
         frames: slices in geometric order.
-        notes: how the volume was told from others of its series.
-        patient_id: what tells patients apart (PatientID, else name and birth date, else the study).
+        notes: how the volume was distinguished from others of its series.
+        patient_id: what identifies the patient (PatientID, else name and birth date, else the study).
     """
 
     name: str
@@ -97,7 +97,7 @@ class Series:
         return decode_slices(self.frames).T, affine
 
     def datasets(self) -> list[Dataset]:
-        """Headers, without pixels, of :attr:`paths`: what a DICOM SEG refers to.
+        """Return the headers, without pixels, of :attr:`paths`: what a DICOM SEG refers to.
 
         Raises:
             InputError: when a file has gone or changed.
@@ -149,7 +149,7 @@ def find_series(
         groups[uid], twice = without_duplicates(frames)
         skipped += [Skipped(frame.header.name, reason) for frame, reason in twice]
     found = []
-    for uid, frames, notes in joined(groups):
+    for uid, frames, notes in join_single_slices(groups):
         for name, stack in _named(uid, stacks(frames, split_gaps=split_gaps, notes=notes)):
             result = _volume(name, uid, stack)
             (found if isinstance(result, Series) else skipped).append(result)

@@ -1,4 +1,4 @@
-"""What was left out, and why."""
+"""Files and series that were left out, with the reasons, as sentences."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ class Skipped:
         name: path relative to the folder that was searched, with / at the end for a folder; of a series, the path of
             its first slice.
         reason: a sentence without full stop.
-        fault: whether the user should look into it; False where it is left out by rule, as a localizer is.
+        fault: whether the user should check it; False where it is left out by rule, as a localizer is.
         modality: of the file's header, where it has one.
         series_uid: SeriesInstanceUID, where known.
         volume: name of the volume that it would be, where it is a volume.
@@ -37,7 +37,7 @@ class Skipped:
 
 
 def sentences(skipped: Iterable[Skipped]) -> list[str]:
-    """Tell what was left out: each fault and each volume on its own, the rest counted by reason."""
+    """Return sentences on what was left out: each fault and each volume on its own, the rest counted by reason."""
     each, rules = [], defaultdict(list)
     for item in skipped:
         if item.fault or item.volume:
@@ -67,7 +67,7 @@ def _counted(reason: str, names: Sequence[str]) -> str:
 def _kinds(names: Sequence[str]) -> str:
     """Count files by ending."""
     kinds = Counter(map(ending, names)).most_common()
-    told = [f"{count} {kind or 'without ending'}" for kind, count in kinds[:MOST_KINDS]]
+    counts = [f"{count} {kind or 'without ending'}" for kind, count in kinds[:MOST_KINDS]]
     rest = sum(count for _, count in kinds[MOST_KINDS:])
     archives = "; archives are not opened, unpack them" if ARCHIVES & {kind for kind, _ in kinds} else ""
-    return ", ".join(told + [f"{rest} others"] * bool(rest)) + archives
+    return ", ".join(counts + [f"{rest} others"] * bool(rest)) + archives

@@ -10,7 +10,7 @@ import numpy as np
 from kvseg_monai.dicom.frames import Frame
 from kvseg_monai.dicom.geometry import SAME_PLACE_MM, along_normal, parts_between_gaps
 from kvseg_monai.dicom.repetitions import by_rank
-from kvseg_monai.dicom.traits import FIELDS, by_traits
+from kvseg_monai.dicom.volume_attributes import FIELDS, by_attribute
 from kvseg_monai.errors import InputError
 
 ANGLE = 1e-3  # radians (and share of the spacing) within which slices belong to one grid
@@ -20,7 +20,7 @@ Way = tuple[str, list[list[Frame]]]  # how to call the parts of a split, and the
 
 @dataclass(frozen=True)
 class Stack:
-    """Slices of one grid in geometric order, and how they were told from others of their series."""
+    """Slices of one grid in geometric order, and how they were distinguished from others of their series."""
 
     frames: tuple[Frame, ...]
     notes: tuple[str, ...] = ()
@@ -28,7 +28,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Slices that make no volume: the first of them, why, and whether the user should look into it."""
+    """Slices that make no volume: the first of them, why, and whether the user should check it."""
 
     frame: Frame
     reason: str
@@ -50,7 +50,7 @@ def stacks(frames: Sequence[Frame], *, split_gaps: bool = False, notes: tuple[st
             parts = _one_per_place(Stack(tuple(grid), notes), keep_short=split_gaps)
         except InputError as error:
             parts = [LeftOut(grid[0], str(error))]
-        found += [cut for part in parts for cut in (_cut(part) if split_gaps else (part,))]
+        found += [piece for part in parts for piece in (_split_at_gaps(part) if split_gaps else (part,))]
     return found
 
 
@@ -79,7 +79,7 @@ def _same_grid(one: Frame, two: Frame) -> bool:
 
 
 def _places(frames: Sequence[Frame]) -> np.ndarray:
-    """Number of each slice's place along the normal, counted from 0."""
+    """Return the number of each slice's position along the normal, counted from 0."""
     along = along_normal(np.array([frame.position for frame in frames]), frames[0].orientation)
     order = np.argsort(along, kind="stable")
     number = np.concatenate([[0], np.cumsum(np.diff(along[order]) > SAME_PLACE_MM)])
@@ -87,7 +87,7 @@ def _places(frames: Sequence[Frame]) -> np.ndarray:
 
 
 def _one_per_place(stack: Stack, *, keep_short: bool) -> list[Stack | LeftOut]:
-    """Split until no two slices share a place, by what the headers tell them apart with."""
+    """Split until no two slices share a place, by what distinguishes them in the headers."""
     frames = stack.frames
     places = _places(frames).tolist()
     most = max(Counter(places).values())
@@ -97,27 +97,27 @@ def _one_per_place(stack: Stack, *, keep_short: bool) -> list[Stack | LeftOut]:
     for name, parts in _ways(frames, places):
         if max(max(Counter(place[id(frame)] for frame in part).values()) for part in parts) < most:
             found: list[Stack | LeftOut] = []
-            for part in _told(name, parts, stack.notes, place=place, keep_short=keep_short):
+            for part in _with_notes(name, parts, stack.notes, place=place, keep_short=keep_short):
                 found += [part] if isinstance(part, LeftOut) else _one_per_place(part, keep_short=keep_short)
             return found
-    return [LeftOut(frames[places.index(min(places))], _nothing_tells(places))]
+    return [LeftOut(frames[places.index(min(places))], _indistinguishable(places))]
 
 
 def _ways(frames: Sequence[Frame], places: Sequence[int]) -> Iterator[Way]:
     """Yield ways to split, the surest first.
 
-    A trait that differs from slice to slice tells slices apart, not volumes: it makes more parts than there are slices
-    at a place. So may one whose volumes are short; it comes last, and one of its volumes must be whole.
+    An attribute that differs from slice to slice distinguishes slices, not volumes: it makes more parts than there are
+    slices at a place. So may one whose volumes are short; it comes last, and one of its volumes must be whole.
     """
     most, every = max(Counter(places).values()), len(set(places))
     place = {id(frame): number for frame, number in zip(frames, places, strict=True)}
-    traits = [way for way in by_traits(frames) if len(way[1]) > 1]
-    yield from (way for way in traits if len(way[1]) <= most)
+    attributes = [way for way in by_attribute(frames) if len(way[1]) > 1]
+    yield from (way for way in attributes if len(way[1]) <= most)
     yield from by_rank(frames, places)
-    yield from (way for way in traits if any(len({place[id(frame)] for frame in part}) == every for part in way[1]))
+    yield from (way for way in attributes if any(len({place[id(frame)] for frame in part}) == every for part in way[1]))
 
 
-def _told(
+def _with_notes(
     name: str, parts: Sequence[list[Frame]], notes: tuple[str, ...], *, place: dict[int, int], keep_short: bool
 ) -> Iterator[Stack | LeftOut]:
     """Yield each part of a split with its notes; one that lacks slices of what most have is left out.
@@ -132,40 +132,40 @@ def _told(
     by_number = sorted(range(len(parts)), key=lambda index: (_last_number(parts[index]), index))
     stopped = {*_tail(range(len(parts)), short), *_tail(by_number, short)}
     for index, (part, places) in enumerate(zip(parts, covered, strict=True)):
-        told = (*notes, f"{len(parts)} {name} at the same place")
+        noted = (*notes, f"{len(parts)} {name} at the same place")
         if short[index] and not keep_short and name not in MAY_DIFFER:
             which = {0: "the first", len(parts) - 1: "the last"}.get(index, f"number {index + 1}")
             reason = f"{which} of {len(parts)} {name} has {len(places)} slices of {len(usual)} and is left out"
             first = min(part, key=lambda frame: place[id(frame)])
             yield LeftOut(first, reason, fault=index not in stopped)
         elif name != FIELDS and (short[index] or places > usual):
-            yield Stack(tuple(part), (*told, f"{len(places)} slices where most have {len(usual)}"))
+            yield Stack(tuple(part), (*noted, f"{len(places)} slices where most have {len(usual)}"))
         else:
-            yield Stack(tuple(part), told)
+            yield Stack(tuple(part), noted)
 
 
 def _last_number(part: Sequence[Frame]) -> float:
-    """Largest InstanceNumber."""
+    """Return the largest InstanceNumber."""
     return max(frame.ranks[-1] or 0 for frame in part)
 
 
 def _tail(order: Sequence[int], short: Sequence[bool]) -> list[int]:
-    """The short ones that no whole one follows."""
+    """Return the short ones that no whole one follows."""
     return list(takewhile(lambda index: short[index], reversed(order)))
 
 
-def _nothing_tells(places: Sequence[int]) -> str:
+def _indistinguishable(places: Sequence[int]) -> str:
     counts = Counter(places).values()
     lie = f"{max(counts)} slices lie at the same place"
     if len(set(counts)) == 1:
-        problem = f"{lie} and nothing in their headers tells them apart"
+        problem = f"{lie} and nothing in their headers distinguishes them"
     else:
-        problem = f"{lie}, fewer at others, and nothing in their headers tells for sure which belong together"
+        problem = f"{lie}, fewer at others, and nothing in their headers says for sure which belong together"
     return f"{problem}; export each volume as a series of its own"
 
 
-def _cut(part: Stack | LeftOut) -> list[Stack | LeftOut]:
-    """Cut a volume where slices are missing."""
+def _split_at_gaps(part: Stack | LeftOut) -> list[Stack | LeftOut]:
+    """Return the parts of a volume between missing slices."""
     if isinstance(part, LeftOut):
         return [part]
     along = along_normal(np.array([frame.position for frame in part.frames]), part.frames[0].orientation)

@@ -10,7 +10,7 @@ LARGEST = 1e6  # of a number in a header, in mm: no patient is a kilometre away
 
 
 def listed(value: Any) -> list[Any]:
-    """The values of an element, which may hold none, one or many."""
+    """Return the values of an element, which may hold none, one or many."""
     if value is None or value == "":
         return []
     return list(value) if hasattr(value, "__iter__") and not isinstance(value, str | bytes) else [value]

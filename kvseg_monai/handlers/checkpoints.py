@@ -1,4 +1,4 @@
-"""Weights on disk: kept while training, found again after an interruption, and never guessed."""
+"""Handlers that save checkpoints while training, and load them strictly."""
 
 import json
 import logging
@@ -17,6 +17,7 @@ from kvseg_monai.errors import InputError
 from kvseg_monai.handlers.steps import is_at_end, limit_of, set_progress
 from kvseg_monai.utils.files import atomic_write, dated, move, record, refuse_folders, set_aside, write_text
 from kvseg_monai.utils.flags import as_flag
+from kvseg_monai.utils.old_names import CHECKPOINT
 from kvseg_monai.utils.run_record import RunRecord
 from kvseg_monai.utils.weights import _set_checksum_aside, load_weights, save_whole, weights_digest  # moved
 
@@ -50,7 +51,7 @@ LoadWeights = StrictCheckpointLoader  # the name in bundles that were packed ear
 class Checkpoints:
     """Handler that writes ``model.pt`` (best validation score) and ``last.ckpt`` (all that a resumed run needs).
 
-    Beside them ``training.json`` says how they came to be. All appear only when whole, after every epoch that was
+    Beside them ``training.json`` is the record of the run. All appear only when whole, after every epoch that was
     validated and at the end, so that a run may be killed at any time. With ``resume`` a run goes on from ``last.ckpt``,
     the best score so far included, where MONAI's ``CheckpointSaver`` would let the first epoch after a resume replace
     a better model. A run without any score keeps its last weights.
@@ -91,7 +92,7 @@ class Checkpoints:
         self.network, self.parts, self.evaluator = _unwrapped(network), dict(parts), evaluator
         self.resume, self.device, self.configuration = as_flag(resume, "resume"), device, configuration
         self.best = -float("inf")
-        self.rival: float | None = None  # the score of the model that was there
+        self.earlier_score: float | None = None  # the score of the model that was there
         self.record: RunRecord | None = None
         self.made = weights_digest(self.network) if self.resume else ""
 
@@ -111,16 +112,16 @@ class Checkpoints:
         if self.resume and (self.folder / LAST).is_file():
             self._restore(engine)
         else:
-            self.rival = self._score_of_earlier_model() if (self.folder / BEST).is_file() else None
+            self.earlier_score = self._score_of_earlier_model() if (self.folder / BEST).is_file() else None
             if _is_first_process():
                 leftover = [self.folder / LAST, candidate, record_of(candidate)]
                 keep_earlier_run(*leftover, *([self.folder / RECORD] if self.rival is None else []))
-        earlier = _told_in(record_of(self._target))
+        earlier = _read_record(record_of(self._target))
         self.record = RunRecord(self.network, self.device, configuration=self.configuration, earlier=earlier)
 
     @property
     def _target(self) -> Path:
-        return self.folder / (BEST if self.rival is None else CANDIDATE)
+        return self.folder / (BEST if self.earlier_score is None else CANDIDATE)
 
     def _score_of_earlier_model(self) -> float:
         """Measure ``model.pt`` on this run's validation cases; the network is as before afterwards."""
@@ -143,6 +144,7 @@ class Checkpoints:
                 f"{path}; leave resume out"
             )
         saved = load_weights(self.network, path, device=self.device)
+        saved = {CHECKPOINT.get(name, name): value for name, value in saved.items()}
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
         set_progress(engine, saved["epoch"], saved["iteration"])
@@ -171,7 +173,8 @@ class Checkpoints:
         state = {name: part.state_dict() for name, part in self.parts.items()}
         progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
         save_whole(
-            {"network": weights, **state, **progress, "best": self.best, "rival": self.rival}, self.folder / LAST
+            {"network": weights, **state, **progress, "best": self.best, "earlier_score": self.earlier_score},
+            self.folder / LAST,
         )
         told = {**self.record.facts(), "epochs": engine.state.epoch, "steps": engine.state.iteration}
         write_text(record_of(self._target), json.dumps(told, indent=1) + "\n", keep=True)
@@ -185,35 +188,35 @@ class Checkpoints:
     def _decide(self, engine: Engine) -> None:
         """Let the candidate take the place of the model that was there, if it scored higher."""
         candidate = self.folder / CANDIDATE
-        if self.rival is None or not _is_first_process() or not candidate.is_file():
+        if self.earlier_score is None or not _is_first_process() or not candidate.is_file():
             return
-        if self.best > self.rival:
+        if self.best > self.earlier_score:
             model = self.folder / BEST
             keep_earlier(model)
             move(record_of(candidate), record_of(model))
             _set_checksum_aside(model)
             move(candidate, model)
-            self.rival = None
+            self.earlier_score = None
         else:
             logger.warning(
                 "this run's best validation score is %.4f, that of the %s that was there %.4f: %s stays, and the new "
                 "weights are kept as %s; to use them all the same: python -m kvseg_monai.deploy BUNDLE --weights %s",
-                *(self.best, BEST, self.rival, BEST, CANDIDATE, candidate),
+                *(self.best, BEST, self.earlier_score, BEST, CANDIDATE, candidate),
             )
 
 
 def record_of(weights: Path) -> Path:
-    """Return where it stands how weights came to be: ``training.json`` for ``model.pt``, and so on."""
+    """Return the record that belongs to weights: ``training.json`` for ``model.pt``, and so on."""
     return weights.with_name(f"training{weights.stem.removeprefix(Path(BEST).stem)}.json")
 
 
-def _told_in(record: Path) -> dict[str, Any]:
-    """Return what an earlier run told of itself, nothing where the file is not one that a run writes."""
+def _read_record(record: Path) -> dict[str, Any]:
+    """Return the record of an earlier run, nothing where the file is not one that a run writes."""
     try:
-        told = json.loads(record.read_text(encoding="utf-8"))
+        found = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) and isinstance(told.get("seconds"), int | float) else {}
+    return found if isinstance(found, dict) and isinstance(found.get("seconds"), int | float) else {}
 
 
 def keep_earlier(model: Path) -> None:

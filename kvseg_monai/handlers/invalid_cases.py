@@ -1,4 +1,4 @@
-"""What becomes of cases that the input guard refuses: told all at once before a training, left out of batch work.
+"""Cases that the input checks refuse: reported all at once before a training, left out of batch work.
 
 ``python -m monai.bundle run`` ends with exit code 2 where a case was refused, also where the others were finished.
 """
@@ -36,11 +36,11 @@ class GuardedDataset(Dataset):
 
 
 class SkipBadCases:
-    """Goes on with the next case where one is refused: ``iteration_update`` and handler of a MONAI evaluator.
+    """Handler, and ``iteration_update``, of a MONAI evaluator that goes on with the next case where one is refused.
 
     A case counts as refused when :class:`GuardedDataset` says so, or when the evaluator's iteration, postprocessing
     included, raises an :class:`InputError`. Then the batch and the output are empty lists. The sentences are logged as
-    they come, kept in ``engine.state.refused``, and told at the end by :meth:`tell`.
+    they come, kept in ``engine.state.refused``, and reported at the end by :meth:`report`.
     """
 
     def __init__(self) -> None:
@@ -70,8 +70,8 @@ class SkipBadCases:
         engine.state.batch = []
         return []
 
-    def tell(self) -> None:
-        """Say at the end of a run which cases were refused.
+    def report(self) -> None:
+        """Report at the end of a run which cases were refused.
 
         Raises:
             InputError: with all sentences, where there are any.
@@ -84,16 +84,16 @@ class SkipBadCases:
 def valid_cases(
     sections: Mapping[str, Sequence[Case]], *, transforms: Sequence[Any], skip: bool | str = False, workers: int = 2
 ) -> dict[str, list[Case]]:
-    """Try to load all cases before a training, and return those that the guard lets pass.
+    """Try to load all cases before a training, and return those that pass the checks.
 
     Args:
         sections: the cases of training and validation, by name.
         transforms: that load and check a case.
-        skip: leave bad cases out with a warning; else they stop the training. True or false, also as text.
+        skip: leave invalid cases out with a warning; else they stop the training. True or false, also as text.
         workers: threads.
 
     Raises:
-        InputError: naming every bad case, or a section of which none is left.
+        InputError: naming every invalid case, or a section of which none is left.
     """
     skip = as_flag(skip, "skip_bad_cases")
     cases = [case for section in sections.values() for case in section]
@@ -106,11 +106,11 @@ def valid_cases(
     for sentence in refused:
         logger.warning("left out: %s", sentence)
     verdict = iter(sentences)
-    sound = {name: [case for case in section if next(verdict) is None] for name, section in sections.items()}
-    for name, section in sound.items():
+    valid = {name: [case for case in section if next(verdict) is None] for name, section in sections.items()}
+    for name, section in valid.items():
         if not section:
             raise InputError(f"{_all_of(refused, len(cases))}\nno {name} case is left; correct them")
-    return sound
+    return valid
 
 
 def training_cases(

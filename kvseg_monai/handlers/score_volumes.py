@@ -26,9 +26,11 @@ from kvseg_monai.utils.run_record import RunRecord
 
 logger = logging.getLogger(__name__)
 
+COUNTS = ("false_negatives", "false_positives")  # of scans, per class
+
 
 class ScoreVolumes:
-    """Score every case of an evaluation, then write, log and publish the summary.
+    """Handler that scores every case of an evaluation, then writes, logs and publishes the summary.
 
     Each iteration's ``engine.state.output`` is a list of decollated dictionaries, the usual form in MONAI. At the end
     of the epoch the summary goes to ``output_dir`` (rank 0 only), to the log, and as ``val_mean_dice``,
@@ -155,7 +157,7 @@ def number_duplicates(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 
 def gather_cases(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Cases of all processes, in rank order; an image that the sampler repeated on a later rank counts once."""
+    """Return the cases of all processes, in rank order; an image that the sampler repeated counts once."""
     if not (dist.is_available() and dist.is_initialized()):
         return cases
     ranks: list[Any] = [None] * dist.get_world_size()
@@ -168,12 +170,12 @@ def gather_cases(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def as_table(summary: Mapping[str, Any]) -> str:
-    """Plain-text table of the scores per class and over all, undefined ones as ``-``."""
+    """Return a plain-text table of the scores per class and over all, undefined ones as ``-``."""
     width = max(len("class"), *(len(name) for name in summary["classes"]))
-    lines = [f"{'class':<{width}}" + "".join(f"{metric:>18}" for metric in (*CASE_METRICS, "missed", "invented"))]
+    lines = [f"{'class':<{width}}" + "".join(f"{metric:>18}" for metric in (*CASE_METRICS, *COUNTS))]
     for name, scores in [*summary["classes"].items(), ("mean", summary["mean"])]:
         cells = [f"{scores[m]:.4f}" if scores.get(m) is not None else "-" for m in CASE_METRICS]
-        cells += [str(scores.get(count, "-")) for count in ("missed", "invented")]
+        cells += [str(scores.get(count, "-")) for count in COUNTS]
         lines.append(f"{name:<{width}}" + "".join(f"{cell:>18}" for cell in cells))
     return "\n".join(lines)
 
@@ -195,12 +197,12 @@ def _spacing(label: Any) -> tuple[float, ...]:
 
 
 def _slice_axis(label: Any) -> int:
-    """Array axis that runs most nearly along the body: the network cuts its slices across it."""
+    """Return the array axis that runs most nearly along the body: the network cuts its slices across it."""
     return io_orientation(label.affine.cpu().numpy())[:, 0].tolist().index(2)
 
 
 def _warn_of_other_grid(prediction: Any, label: Any, case: str) -> None:
-    """A forgotten Invertd leaves the shape right and the score near zero, with no error."""
+    """Log a warning: a forgotten Invertd leaves the shape right and the score near zero, with no error."""
     if not hasattr(prediction, "affine"):
         return
     affines = [torch.as_tensor(volume.affine).cpu().double() for volume in (prediction, label)]

@@ -1,4 +1,4 @@
-"""What a training needs beside MONAI's trainer: parameter groups, a seed per epoch, a stop at NaN, a progress bar."""
+"""Handlers of a training: a seed per epoch, a stop at NaN, a progress bar; and what TensorBoard shows."""
 
 import math
 import sys
@@ -69,10 +69,10 @@ class StopOnNan:
         self.weights = [weight for weight in network.parameters() if weight.requires_grad]
 
     def attach(self, engine: Engine) -> None:
-        """Look on ``ITERATION_COMPLETED``, when the optimizer has made its step."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._look)
+        """Check on ``ITERATION_COMPLETED``, when the optimizer has made its step."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._check)
 
-    def _look(self, engine: Engine) -> None:
+    def _check(self, engine: Engine) -> None:
         loss = engine.state.output["loss"].detach().float()
         norm = nn.utils.get_total_norm([weight.detach() for weight in self.weights])  # not finite if one of them is not
         numbers = torch.stack((loss, norm.to(loss)))
@@ -87,7 +87,7 @@ class StopOnNan:
         raise InputError(
             f"the {what} became {'NaN' if math.isnan(value) else 'infinite'} in epoch {engine.state.epoch}, "
             f"step {step} of {engine.state.epoch_length}, on {cases or 'its volumes'}; the training stops, and what "
-            "was saved before stays: lower --learning_rate, on a GPU give --amp false, or look at these volumes"
+            "was saved before stays: lower --learning_rate, on a GPU give --amp false, or inspect these volumes"
         )
 
 

@@ -35,7 +35,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def prepare(options: argparse.Namespace) -> tuple[Path, list[str]]:
-    """Check all that was given, put the bundles in place, and return the app's folder and the models' names."""
+    """Check all that was given, install the bundles, and return the app's folder and the models' names."""
     weights = options.weights or [None] * len(options.bundle)
     if len(weights) != len(options.bundle):
         raise InputError(
@@ -48,9 +48,9 @@ def prepare(options: argparse.Namespace) -> tuple[Path, list[str]]:
     server.refuse_studies(options.studies)
     server.refuse_environment()
     app = make_app(options.target.resolve())
-    placed = {"overrides": options.overrides, "dataset_dir": options.dataset_dir}
+    installed = {"overrides": options.overrides, "dataset_dir": options.dataset_dir}
     return app, [
-        install_bundle(app, bundle, weights=file, **placed)
+        install_bundle(app, bundle, weights=file, **installed)
         for bundle, file in zip(options.bundle, weights, strict=True)
     ]
 
@@ -61,9 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(message)s")
     app, models = prepare(options)
     studies = options.studies if server.is_dicomweb(options.studies) else str(Path(options.studies).resolve())
-    told = {"models": models, "port": options.port}
-    print(server.what_to_open(app, studies, **told), flush=True)
-    line = server.command(app, studies, **told)
+    arguments = {"models": models, "port": options.port}
+    print(server.what_to_open(app, studies, **arguments), flush=True)
+    line = server.command(app, studies, **arguments)
     os.execve(line[0], line, server.environment(app.parent, studies))
 
 

@@ -1,11 +1,11 @@
-"""What the server adds to MONAI Label's app ``monaibundle``; imported by the ``main.py`` that :mod:`.place` writes.
+"""Additions to MONAI Label's app ``monaibundle``; imported by the ``main.py`` that :mod:`.install` writes.
 
 - A mistake in the input reaches the client as its sentence, where MONAI Label would answer "Internal Server Error".
 - Requests name images, never paths, and their options are checked; see :mod:`.requests`.
 - Weights are loaded strictly, also where a training starts from them, where MONAI Label would go on with what fits.
 - The next sample can be chosen by uncertainty: scoring reads probabilities, where the app would take label maps for
   them, and the strategy that uses the scores is there.
-- The colours of the labels, from :mod:`kvseg_monai.utils.labels`, are told with the labels, and are in DICOM SEG.
+- The colours of the labels, from :mod:`kvseg_monai.utils.labels`, are sent with the labels, and are in DICOM SEG.
 """
 
 import copy
@@ -63,11 +63,11 @@ def told_over_http() -> Iterator[None]:
 
 
 class Inference(BundleInferTask):
-    """A bundle's inference that refuses with a sentence what the input guard or the strict loading refuses."""
+    """A bundle's inference that refuses with a sentence what the input checks or the strict loading refuses."""
 
     def __init__(self, path: str, conf: dict[str, str], **options: Any) -> None:
         super().__init__(path, conf, load_strict=True, **options)
-        self._sound: tuple[Path, int] | None = None
+        self._checked: tuple[Path, int] | None = None
 
     def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Any:
         """Infer.
@@ -94,9 +94,9 @@ class Inference(BundleInferTask):
     def _get_network(self, device: str, data: dict[str, Any] | None) -> nn.Module:
         chosen = (data or {}).get("model_filename") or "model.pt"
         weights = Path(self.path[0]).parent / (chosen if isinstance(chosen, str) else chosen[0])
-        if weights.is_file() and self._sound != (stamp := (weights, weights.stat().st_mtime_ns)):
+        if weights.is_file() and self._checked != (stamp := (weights, weights.stat().st_mtime_ns)):
             read_weights(weights)  # MONAI Label, which loads them, would take damaged ones
-            self._sound = stamp
+            self._checked = stamp
         try:
             return super()._get_network(device, data)
         except Exception as error:
@@ -152,7 +152,7 @@ class Training(BundleTrainTask):
 
 
 class Additions:
-    """Put before MONAI Label's ``MyApp`` of ``monaibundle`` among the bases of an app."""
+    """Mixin for an app; it goes before MONAI Label's ``MyApp`` of ``monaibundle`` among the bases."""
 
     def init_datastore(self) -> Any:
         """MONAI Label's, in which no image is replaced."""
@@ -203,7 +203,7 @@ class Additions:
         return super().next_sample({**request, "strategy": strategy})
 
     def init_remote_datastore(self) -> Any:
-        """MONAI Label's, whose DICOM SEG have the names, codes and colours of the labels."""
+        """Return MONAI Label's datastore, whose DICOM SEG have the names, codes and colours of the labels."""
         store = super().init_remote_datastore()
         save = store.save_label
 
@@ -226,7 +226,7 @@ class Additions:
         return merged
 
     def init_infers(self) -> dict[str, Any]:
-        """One inference a bundle."""
+        """Return one inference per bundle."""
         return {name: Inference(path, self.conf) for name, path in self.models.items()}
 
     def init_trainers(self) -> dict[str, Any]:
@@ -234,11 +234,11 @@ class Additions:
         return {name: Training(path, self.conf) for name, path in self.models.items()}
 
     def init_strategies(self) -> dict[str, Any]:
-        """The app's, and ``epistemic``: the volume that scored as most uncertain."""
+        """Return the app's strategies, and ``epistemic``: the volume that scored as most uncertain."""
         return {**super().init_strategies(), "epistemic": Epistemic()}
 
     def init_scoring_methods(self) -> dict[str, Any]:
-        """Uncertainty by dropout, for the bundles that ``--conf epistemic_model`` names."""
+        """Return uncertainty by dropout, for the bundles that ``--conf epistemic_model`` names."""
         return {
             name: EpistemicScoring(
                 DropoutInference(path, self.conf, dropout=self.epistemic_dropout),
@@ -249,8 +249,8 @@ class Additions:
         }
 
     def info(self) -> dict[str, Any]:
-        """What MONAI Label tells, and for each model the colours of its labels, ``label_colors``: name -> [R, G, B]."""
-        told = super().info()
-        for model in told["models"].values():
+        """Return MONAI Label's info with ``label_colors`` of each model: name of a label -> [R, G, B]."""
+        info = super().info()
+        for model in info["models"].values():
             model["label_colors"] = colours_of(model["labels"])
-        return told
+        return info

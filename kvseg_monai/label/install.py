@@ -13,8 +13,8 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from kvseg_monai.bundle.contents import EVALUATE, INFERENCE, SOURCES, TRAIN, packed_files, read_json
-from kvseg_monai.bundle.find import find_bundle
+from kvseg_monai.bundle.contents import EVALUATE, INFERENCE, TRAIN, packed_files, read_json
+from kvseg_monai.bundle.find import SOURCES, find_bundle
 from kvseg_monai.bundle.overrides import apply_overrides
 from kvseg_monai.errors import InputError
 
@@ -63,10 +63,10 @@ def install_bundle(
     overrides: Mapping[str, Any] | None = None,
     dataset_dir: str | Path | None = None,
 ) -> str:
-    """Put a bundle into the app, where it is not there yet, and return its name in the server.
+    """Install a bundle in the app, where it is not there yet, and return its name in the server.
 
-    What is there keeps its weights, which may have been trained in the server: :mod:`kvseg_monai.bundle.deploy` puts
-    others in place.
+    What is there keeps its weights, which may have been trained in the server: :mod:`kvseg_monai.bundle.deploy`
+    installs others.
 
     Args:
         app: folder of the app.
@@ -86,9 +86,7 @@ def install_bundle(
         if missing:
             raise InputError(f"{folder} is there and is no bundle, it lacks {missing[0]}; move it away")
         _refuse_other_options(folder, overrides or {})
-        logger.warning(
-            "%s is there already and keeps its weights; kvseg_monai.bundle.deploy puts others in place", folder
-        )
+        logger.warning("%s is there already and keeps its weights; kvseg_monai.bundle.deploy installs others", folder)
         return source.name
     if weights is None:
         raise InputError(

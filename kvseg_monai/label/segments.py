@@ -1,4 +1,4 @@
-"""What MONAI Label is told of the segments that it writes as DICOM SEG, so that codes and colours are the package's.
+"""Descriptions of the segments that MONAI Label writes as DICOM SEG, with the codes and colours of the package.
 
 MONAI Label pairs the names that a viewer sends with the labels that occur, by their order: where an organ is absent,
 each later name would stand for another organ.

@@ -54,7 +54,7 @@ def refuse_port(port: int) -> None:
 
 
 def is_dicomweb(studies: str) -> bool:
-    """Whether ``studies`` is the address of a DICOMweb server, and no folder."""
+    """Return whether ``studies`` is the address of a DICOMweb server, and no folder."""
     return studies.startswith(("http://", "https://"))
 
 

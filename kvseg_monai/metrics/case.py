@@ -86,7 +86,7 @@ def _arrange(scores: Mapping[str, Any], volumes: Mapping[str, Mapping[str, float
 def _weighted_jaccard(
     table: Mapping[str, Mapping[str, Any]], volumes: Mapping[str, Mapping[str, float]]
 ) -> float | None:
-    """Σ_c |L_c| jaccard_c / Σ_c |L_c|; millilitres weigh like voxels, for all classes share one grid."""
+    """Return Σ_c |L_c| jaccard_c / Σ_c |L_c|; millilitres weigh like voxels, for all classes share one grid."""
     weights = {name: volumes[name]["label_ml"] for name in table if volumes[name]["label_ml"]}
     if not weights:
         return None

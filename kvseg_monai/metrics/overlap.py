@@ -105,7 +105,7 @@ def score_masks(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[flo
 
 
 def normalised_hausdorff(prediction: np.ndarray, label: np.ndarray) -> float | None:
-    """Hausdorff distance of two (X, Y, Z) masks, from 0 (the same voxels) to 1 (opposite corners).
+    """Return the Hausdorff distance of two (X, Y, Z) masks, from 0 (the same voxels) to 1 (opposite corners).
 
     With all voxel positions divided by the size, u(p) = (x / X, y / Y, z / Z)::
 
@@ -122,33 +122,33 @@ def normalised_hausdorff(prediction: np.ndarray, label: np.ndarray) -> float | N
 
 
 def means(tables: Iterable[Mapping[str, float | None]]) -> Scores:
-    """Mean of every score over the tables where it is defined."""
+    """Return the mean of every score over the tables where it is defined."""
     tables = list(tables)
     return {name: mean(table[name] for table in tables) for name in tables[0]}
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Mean over the defined values; None where there is none."""
+    """Return the mean over the defined values; None where there is none."""
     defined = [value for value in values if value is not None]
     return sum(defined) / len(defined) if defined else None
 
 
 def _average(scores: Mapping[str, np.ndarray], chosen: np.ndarray) -> Scores:
-    """Mean of each (B,) score over the chosen masks where it is defined."""
+    """Return the mean of each (B,) score over the chosen masks where it is defined."""
     return {name: mean(float(v) for v in values[chosen & ~np.isnan(values)]) for name, values in scores.items()}
 
 
 def _kaggle(dice: float | None, hausdorff: float | None) -> float | None:
-    """0.4 Dice + 0.6 (1 - Hausdorff); a Dice with no Hausdorff is that of a class that is rightly absent."""
+    """Return 0.4 Dice + 0.6 (1 - Hausdorff); a Dice with no Hausdorff is that of a class that is rightly absent."""
     return None if dice is None else 0.4 * dice + 0.6 * (1 - (hausdorff or 0.0))
 
 
 def _furthest(points: np.ndarray, target: np.ndarray, spacing: Sequence[float]) -> float:
-    """Largest distance from a voxel of ``points`` to the nearest one of ``target``."""
+    """Return the largest distance from a voxel of ``points`` to the nearest one of ``target``."""
     outside = points & ~target  # the others are at distance 0
     return float(get_surface_distance(outside, target, spacing=spacing).max()) if outside.any() else 0.0
 
 
 def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """Slices of the smallest box around a mask; of a single voxel where it is empty."""
+    """Return the slices of the smallest box around a mask; of a single voxel where it is empty."""
     return next(iter(find_objects(mask.view(np.uint8))), (slice(0, 1),) * mask.ndim)

@@ -12,6 +12,7 @@ from kvseg_monai.errors import InputError
 from kvseg_monai.metrics.case import CASE_METRICS, CLASS_METRICS
 from kvseg_monai.metrics.overlap import KAGGLE, PROTOCOLS, mean, means
 from kvseg_monai.utils.files import write_text
+from kvseg_monai.utils.old_names import METRICS
 
 FILES = ("metrics.json", "metrics.csv")
 AVERAGES = (
@@ -36,15 +37,16 @@ def summarise(cases: Sequence[Mapping[str, Any]], class_names: Sequence[str]) ->
         class_names: the foreground classes that were scored.
 
     Returns:
-        ``mean`` and ``classes`` per volume (with ``cases``: defined in so many, ``missed``: label without prediction,
-        ``invented``: prediction without label), ``cases`` and ``protocol``; beside them ``protocols`` and ``kaggle``,
-        each table with ``mean``, ``classes`` and ``protocol``, the treatment of empty masks in words.
+        ``mean`` and ``classes`` per volume (with ``cases``: defined in so many, ``false_negatives``: label without
+        prediction, ``false_positives``: prediction without label), ``cases`` and ``protocol``; beside them
+        ``protocols`` and ``kaggle``, each table with ``mean``, ``classes`` and ``protocol``, the treatment of empty
+        masks in words.
 
     Raises:
         InputError: there is no case.
     """
     if not cases:
-        raise InputError("no case was scored: the list is empty, or all were refused; give one sound case with a label")
+        raise InputError("no case was scored: the list is empty, or all were refused; give one valid case with a label")
     protocols = {
         name: {**_average([case["protocols"][name] for case in cases], class_names), "protocol": text}
         for name, text in PROTOCOLS.items()
@@ -90,8 +92,8 @@ def _average(tables: Sequence[Mapping[str, Any]], class_names: Sequence[str]) ->
 def _count(scores: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return {
         "cases": sum(s["dice"] is not None for s in scores),
-        "missed": sum(s["label_ml"] > 0 and s["prediction_ml"] == 0 for s in scores),
-        "invented": sum(s["label_ml"] == 0 and s["prediction_ml"] > 0 for s in scores),
+        "false_negatives": sum(s["label_ml"] > 0 and s["prediction_ml"] == 0 for s in scores),
+        "false_positives": sum(s["label_ml"] == 0 and s["prediction_ml"] > 0 for s in scores),
     }
 
 
@@ -108,7 +110,7 @@ def _as_csv(summary: Mapping[str, Any]) -> str:
 
 
 def _further_cells(case: Mapping[str, Any], name: str | None = None) -> dict[str, Any]:
-    """Kaggle score and slice by slice scores of one class, or of the case over all classes."""
+    """Return the Kaggle score and the slice by slice scores of one class, or of the case over all classes."""
     kaggle, *slices = (
         table["classes"][name] if name else table
         for table in (case["kaggle"], *(case["protocols"][protocol] for protocol in SLICE_PROTOCOLS))
@@ -120,7 +122,7 @@ def _further_cells(case: Mapping[str, Any], name: str | None = None) -> dict[str
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """Read and check ``metrics.json``.
+    """Read and check ``metrics.json``, also one with the names of version 0.1.0.
 
     Raises:
         InputError: it is missing, no JSON, or lacks what the report shows.
@@ -143,4 +145,9 @@ def read_metrics(path: Path) -> dict[str, Any]:
         complete = False
     if not (complete and metrics["cases"]):
         raise InputError(f'{path} lacks part of "mean", "classes" or "cases", or has no case at all; {remedy}')
-    return metrics
+    classes = metrics["classes"].items()
+    return {**metrics, "classes": {name: _with_new_names(scores) for name, scores in classes}}
+
+
+def _with_new_names(scores: Mapping[str, Any]) -> dict[str, Any]:
+    return {METRICS.get(name, name): value for name, value in scores.items()}

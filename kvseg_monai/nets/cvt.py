@@ -1,6 +1,6 @@
 """CvT: transformer stages over convolutional tokens (Wu et al., ICCV 2021, arXiv 2103.15808), with a U-shaped decoder.
 
-Shapes: B batch, C channels, (H, W) sides of the image in pixels.
+Shapes: B batch, C = hidden_size of a stage, (H, W) sides of the image in pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,22 +19,22 @@ from kvseg_monai.nets.vit import TransformerTrunk
 PATCH_SIZES, STAGE_STRIDES = (7, 3, 3), (4, 2, 2)
 STRIDES = (4, 8, 16)
 
-# size -> channels, heads and blocks per stage, channels of the decoder; base is CvT-13, large is CvT-21
+# size -> hidden size, heads and blocks per stage, channels of the decoder; base is CvT-13, large is CvT-21
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
-        "stages": {"channels": (48, 96, 192), "num_heads": (1, 2, 4), "num_layers": (1, 2, 4)},
+        "stages": {"hidden_size": (48, 96, 192), "num_heads": (1, 2, 4), "num_layers": (1, 2, 4)},
         "decoder_channels": (96, 64, 32, 16, 16),
     },
     "small": {
-        "stages": {"channels": (64, 128, 256), "num_heads": (1, 2, 4), "num_layers": (1, 2, 10)},
+        "stages": {"hidden_size": (64, 128, 256), "num_heads": (1, 2, 4), "num_layers": (1, 2, 10)},
         "decoder_channels": (256, 128, 64, 32, 16),
     },
     "base": {
-        "stages": {"channels": (64, 192, 384), "num_heads": (1, 3, 6), "num_layers": (1, 2, 10)},
+        "stages": {"hidden_size": (64, 192, 384), "num_heads": (1, 3, 6), "num_layers": (1, 2, 10)},
         "decoder_channels": (512, 256, 128, 64, 16),
     },
     "large": {
-        "stages": {"channels": (64, 192, 384), "num_heads": (1, 3, 6), "num_layers": (1, 4, 16)},
+        "stages": {"hidden_size": (64, 192, 384), "num_heads": (1, 3, 6), "num_layers": (1, 4, 16)},
         "decoder_channels": (512, 256, 128, 64, 16),
     },
 }
@@ -45,7 +45,7 @@ class CvTStage(TransformerTrunk):
 
     Args:
         in_channels: channels of the image or of the stage before.
-        channels: C.
+        hidden_size: C.
         grid: (H, W) of the tokens at the reference image size.
         patch_size: side of the embedding's kernel.
         stride: of the embedding.
@@ -60,7 +60,7 @@ class CvTStage(TransformerTrunk):
     def __init__(
         self,
         in_channels: int,
-        channels: int,
+        hidden_size: int,
         *,
         grid: tuple[int, int],
         patch_size: int,
@@ -75,7 +75,7 @@ class CvTStage(TransformerTrunk):
         attend = partial(
             build_attention,
             attention,
-            channels,
+            hidden_size,
             num_heads,
             grid=grid,
             projection=ConvProjection,
@@ -83,12 +83,12 @@ class CvTStage(TransformerTrunk):
             dropout=dropout,
         )
         super().__init__(
-            ConvEmbedding(in_channels, channels, patch_size=patch_size, stride=stride, dropout=dropout),
+            ConvEmbedding(in_channels, hidden_size, patch_size=patch_size, stride=stride, dropout=dropout),
             (
-                TransformerBlock(attend(), channels=channels, mlp_channels=4 * channels, dropout=dropout)
+                TransformerBlock(attend(), hidden_size=hidden_size, mlp_dim=4 * hidden_size, dropout=dropout)
                 for _ in range(num_layers)
             ),
-            hidden_size=channels,
+            hidden_size=hidden_size,
             stride=stride,
             norm=norm,
         )
@@ -108,7 +108,7 @@ class CvTEncoder(nn.Module):
         in_channels: int,
         img_size: tuple[int, int],
         *,
-        channels: Sequence[int],
+        hidden_size: Sequence[int],
         num_heads: Sequence[int],
         num_layers: Sequence[int],
         attention: str,
@@ -116,11 +116,11 @@ class CvTEncoder(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.channels, self.strides, self.stride = tuple(channels), STRIDES, STRIDES[-1]
+        self.channels, self.strides, self.stride = tuple(hidden_size), STRIDES, STRIDES[-1]
         self.stages = nn.ModuleList(
             CvTStage(
-                channels[stage - 1] if stage else in_channels,
-                channels[stage],
+                hidden_size[stage - 1] if stage else in_channels,
+                hidden_size[stage],
                 grid=(img_size[0] // STRIDES[stage], img_size[1] // STRIDES[stage]),
                 patch_size=PATCH_SIZES[stage],
                 stride=STAGE_STRIDES[stage],

@@ -1,4 +1,4 @@
-"""What every network here is: an encoder, a decoder, and a check of the image's size in front."""
+"""The form of every network here: an encoder, a decoder, and a check of the image's size in front."""
 
 import torch
 from torch import Tensor, nn

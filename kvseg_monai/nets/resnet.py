@@ -20,7 +20,7 @@ class StandardisedConv2d(nn.Conv2d):
 
 
 def _conv_norm(in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, groups: int) -> nn.Sequential:
-    """Standardised convolution without bias, then group norm in ``groups`` groups."""
+    """Return a standardised convolution without bias, then group norm in ``groups`` groups."""
     return nn.Sequential(
         StandardisedConv2d(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False),
         nn.GroupNorm(groups, out_channels, eps=1e-6),

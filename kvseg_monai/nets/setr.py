@@ -8,7 +8,7 @@ from kvseg_monai.nets.encoder_decoder import EncoderDecoder
 from kvseg_monai.nets.setr_decoders import DECODERS
 from kvseg_monai.nets.vit import ViTEncoder
 
-# size -> tokens, blocks, heads, channels of the decoder; base is ViT-B with the paper's decoder
+# size -> hidden size, blocks, heads, channels of the decoder; base is ViT-B with the paper's decoder
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 192, "num_layers": 6, "num_heads": 3, "decoder_channels": 64},
     "small": {"hidden_size": 384, "num_layers": 12, "num_heads": 6, "decoder_channels": 128},

@@ -16,7 +16,7 @@ class TransformerTrunk(nn.Module):
     Args:
         embedding: maps an image or feature map to tokens (B, N, C) and their grid (H, W).
         blocks: called in turn as ``block(tokens, grid)``.
-        hidden_size: C, channels of the tokens.
+        hidden_size: C, the width of the tokens.
         stride: pixels of the input per token, per side.
         out_layers: 1-based numbers of the blocks whose outputs are returned; None means the last one.
         norm: called with C, makes the norm of each returned output.
@@ -68,7 +68,7 @@ class ViTEncoder(TransformerTrunk):
         in_channels: channels of the image or feature map.
         img_size: (H, W) in pixels for which positions are learned; other multiples of the patch size interpolate.
         attention: attention kind, a name in ``kvseg_monai.blocks.ATTENTION_KINDS``.
-        hidden_size: C, channels of the tokens.
+        hidden_size: C, the width of the tokens.
         num_layers: number of transformer blocks.
         num_heads: h.
         mlp_ratio: width of the MLP's hidden layer as a multiple of C.
@@ -97,8 +97,8 @@ class ViTEncoder(TransformerTrunk):
             (
                 TransformerBlock(
                     build_attention(attention, hidden_size, num_heads, grid=grid, dropout=dropout),
-                    channels=hidden_size,
-                    mlp_channels=mlp_ratio * hidden_size,
+                    hidden_size=hidden_size,
+                    mlp_dim=mlp_ratio * hidden_size,
                     dropout=dropout,
                 )
                 for _ in range(num_layers)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from kvseg_monai.bundle.overrides import parse_with_overrides
 from kvseg_monai.errors import InputError, run_command
 from kvseg_monai.report.evaluation import build_report
-from kvseg_monai.report.inspection import Look
+from kvseg_monai.report.inspection import InspectionRequest
 from kvseg_monai.utils.program import program
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Parse the command line, write the page, print its path."""
     parser = argparse.ArgumentParser(
         prog=program("kvseg_monai.report"),
         description="Make one HTML page of an evaluation.",
@@ -32,18 +32,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     maps.add_argument("--case", metavar="NAME", help="whose slice is shown (default: the median case)")
     maps.add_argument("--slice", type=int, metavar="N", help="from 1 at the feet (default: the one with most label)")
     options = vars(parse_with_overrides(parser, sys.argv[1:] if arguments is None else arguments))
-    looking = {name: options.pop(name) for name in ("bundle", "weights", "case", "slice", "overrides")}
-    print(f"wrote {build_report(**options, attention=_look(looking))}")
+    inspected = {name: options.pop(name) for name in ("bundle", "weights", "case", "slice", "overrides")}
+    print(f"wrote {build_report(**options, attention=_inspection_request(inspected))}")
 
 
-def _look(options: dict) -> Look | None:
-    """Return what to look at, None where it is not asked for.
+def _inspection_request(options: dict) -> InspectionRequest | None:
+    """Return what to show attention maps of, None where they are not asked for.
 
     Raises:
-        InputError: part of it is asked for, or an option is unknown.
+        InputError: part of the options is given, or an option is unknown.
     """
     if options["bundle"] and options["weights"]:
-        return Look(**options)
+        return InspectionRequest(**options)
     for name in ("bundle", "weights", "case", "slice"):
         if options[name] is not None:
             raise InputError(f"--{name} is for attention maps, which need both --bundle and --weights; give both")

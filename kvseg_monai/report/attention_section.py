@@ -1,4 +1,4 @@
-"""The section of a page that shows where the network looks: maps over the slice, key bias, symmetry of the logits.
+"""The section of a page on the attention of a network: maps over a slice, key bias, symmetry of the logits.
 
 Shapes: images and masks are (H, W), the slice's (X, Y); maps are (H', W').
 """
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from kvseg_monai.blocks.recording import AttentionLayer
 from kvseg_monai.report.figures import INK, as_source
-from kvseg_monai.report.inspection import Seen, places_of, share_within, shown_layers
+from kvseg_monai.report.inspection import Inspection, places_of, share_within, shown_layers
 from kvseg_monai.report.slices import draw_contour, mark_sides, slice_axes
 from kvseg_monai.utils.labels import colour_of
 
@@ -25,45 +25,49 @@ GLOW = LinearSegmentedColormap.from_list("glow", ["#ffdd0000", "#ffdd00cc"])
 BIAS = "PuOr_r"
 
 
-def attention_section(seen: Seen, class_names: Sequence[str]) -> dict[str, Any]:
-    """Return what the template shows."""
-    shown = shown_layers(seen.layers)
-    biased = [index for index in shown if seen.layers[index].key_bias() is not None]
+def attention_section(inspection: Inspection, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return what ``attention.html.j2`` shows of an inspection."""
+    shown = shown_layers(inspection.layers)
+    biased = [index for index in shown if inspection.layers[index].key_bias() is not None]
     return {
-        **{name: getattr(seen, name) for name in ("case", "slice", "slices", "kind")},
-        "places": [_place(seen, shown, *place) for place in places_of(seen, class_names)],
-        "biases": [_bias(seen, index) for index in biased],
-        "layers": [_row(layer) for layer in seen.layers],
-        "thinned": any(layer.key_stride > 1 for layer in seen.layers),
+        **{name: getattr(inspection, name) for name in ("case", "slice", "slices", "kind")},
+        "places": [_place(inspection, shown, *place) for place in places_of(inspection, class_names)],
+        "biases": [_bias(inspection, index) for index in biased],
+        "layers": [_row(layer) for layer in inspection.layers],
+        "thinned": any(layer.key_stride > 1 for layer in inspection.layers),
     }
 
 
-def _place(seen: Seen, shown: Sequence[int], name: str, index: int, place: tuple[float, float]) -> dict[str, Any]:
+def _place(
+    inspection: Inspection, shown: Sequence[int], name: str, index: int, place: tuple[float, float]
+) -> dict[str, Any]:
     """Return the pictures of one structure: the place itself, and how each shown layer attends from there."""
     colour = colour_of(index) if name else "white"
-    mask = seen.classes == index + 1
-    figure, axes = _slice(seen)
-    for other in range(int(seen.classes.max())):
-        draw_contour(axes, seen.classes == other + 1, colour=colour_of(other))
-    _mark(axes, seen, place, colour)
+    mask = inspection.classes == index + 1
+    figure, axes = _slice(inspection)
+    for other in range(int(inspection.classes.max())):
+        draw_contour(axes, inspection.classes == other + 1, colour=colour_of(other))
+    _mark(axes, inspection, place, colour)
     mark_sides(axes)
     return {
         "name": name,
         "colour": colour,
         "src": _source(figure),
-        "maps": [_map(seen, layer, place, mask=mask, colour=colour) for layer in shown],
+        "maps": [_map(inspection, layer, place, mask=mask, colour=colour) for layer in shown],
     }
 
 
-def _map(seen: Seen, index: int, place: tuple[float, float], *, mask: np.ndarray, colour: str) -> dict[str, Any]:
-    weights = seen.layers[index].map_of(place)
+def _map(
+    inspection: Inspection, index: int, place: tuple[float, float], *, mask: np.ndarray, colour: str
+) -> dict[str, Any]:
+    weights = inspection.layers[index].map_of(place)
     within, covered = share_within(weights, mask)
     even = 1 / weights.numel()
-    figure, axes = _slice(seen, DIMMED)
-    _lay_over(axes, seen, weights.numpy(), cmap=GLOW, vmin=even, vmax=max(float(weights.max()), 2 * even))
+    figure, axes = _slice(inspection, DIMMED)
+    _lay_over(axes, inspection, weights.numpy(), cmap=GLOW, vmin=even, vmax=max(float(weights.max()), 2 * even))
     draw_contour(axes, mask, colour="black", width=2.2)
     draw_contour(axes, mask, colour=colour, width=1)
-    _mark(axes, seen, place, colour)
+    _mark(axes, inspection, place, colour)
     return {
         "layer": index + 1,
         "src": _source(figure),
@@ -73,14 +77,14 @@ def _map(seen: Seen, index: int, place: tuple[float, float], *, mask: np.ndarray
     }
 
 
-def _bias(seen: Seen, index: int) -> dict[str, Any]:
-    bias = seen.layers[index].key_bias()
+def _bias(inspection: Inspection, index: int) -> dict[str, Any]:
+    bias = inspection.layers[index].key_bias()
     assert bias is not None
     limit = max(float(bias.abs().max()), 1e-6)
-    figure, axes = _slice(seen)
-    _lay_over(axes, seen, bias.numpy(), cmap=BIAS, vmin=-limit, vmax=limit)
-    for index_of_class in range(int(seen.classes.max())):
-        draw_contour(axes, seen.classes == index_of_class + 1, colour=INK)
+    figure, axes = _slice(inspection)
+    _lay_over(axes, inspection, bias.numpy(), cmap=BIAS, vmin=-limit, vmax=limit)
+    for index_of_class in range(int(inspection.classes.max())):
+        draw_contour(axes, inspection.classes == index_of_class + 1, colour=INK)
     return {"layer": index + 1, "src": _source(figure), "least": math.exp(bias.min()), "most": math.exp(bias.max())}
 
 
@@ -98,18 +102,18 @@ def _row(layer: AttentionLayer) -> dict[str, Any]:
     }
 
 
-def _slice(seen: Seen, light: float = 1.0) -> tuple[Figure, Axes]:
-    return slice_axes(light * np.clip(seen.image, 0, 1), aspect=seen.aspect, size=SIZE)
+def _slice(inspection: Inspection, light: float = 1.0) -> tuple[Figure, Axes]:
+    return slice_axes(light * np.clip(inspection.image, 0, 1), aspect=inspection.aspect, size=SIZE)
 
 
-def _lay_over(axes: Axes, seen: Seen, grid: np.ndarray, **style: Any) -> None:
+def _lay_over(axes: Axes, inspection: Inspection, grid: np.ndarray, **style: Any) -> None:
     """Stretch a map over the slice, token by token."""
-    columns, rows = seen.image.shape
+    columns, rows = inspection.image.shape
     axes.imshow(grid.T, extent=(-0.5, columns - 0.5, rows - 0.5, -0.5), aspect="auto", interpolation="nearest", **style)
 
 
-def _mark(axes: Axes, seen: Seen, place: tuple[float, float], colour: str) -> None:
-    at = [part * side - 0.5 for part, side in zip(place, seen.image.shape, strict=True)]
+def _mark(axes: Axes, inspection: Inspection, place: tuple[float, float], colour: str) -> None:
+    at = [part * side - 0.5 for part, side in zip(place, inspection.image.shape, strict=True)]
     axes.plot(*at, marker="+", markersize=13, markeredgewidth=4.5, color="black")
     axes.plot(*at, marker="+", markersize=12, markeredgewidth=2, color=colour)
 

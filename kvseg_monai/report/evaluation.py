@@ -13,7 +13,7 @@ from kvseg_monai.errors import InputError
 from kvseg_monai.metrics.summary import read_metrics
 from kvseg_monai.report import figures, slices
 from kvseg_monai.report.attention_section import attention_section
-from kvseg_monai.report.inspection import Look, Seen, look
+from kvseg_monai.report.inspection import Inspection, InspectionRequest, inspect_attention
 from kvseg_monai.report.page import Rows, describe_report, describe_run, moment, refuse_page, write_page
 from kvseg_monai.report.readers import find_prediction, locate, rank_cases, read_training_record
 from kvseg_monai.utils.labels import colour_of
@@ -39,7 +39,7 @@ def build_report(
     target: str | os.PathLike[str],
     training: str | os.PathLike[str] | None = None,
     predictions: str | os.PathLike[str] | None = None,
-    attention: Look | None = None,
+    attention: InspectionRequest | None = None,
     title: str = "Segmentation report",
     notice: str | None = None,
 ) -> Path:
@@ -56,8 +56,8 @@ def build_report(
 
     Raises:
         InputError: ``metrics.json`` is missing, broken or of another layout, a folder does not exist, ``attention``
-            does not fit (see :func:`kvseg_monai.report.inspection.look`), or ``target`` lies in what is read, is no
-            page's name, or is there and not ours.
+            does not fit (see :func:`kvseg_monai.report.inspection.inspect_attention`), or ``target`` lies in what is
+            read, is no page's name, or is there and not ours.
     """
     sources = {"evaluation": evaluation, "predictions": predictions, "training": training}
     refuse_page(target)
@@ -69,7 +69,7 @@ def build_report(
     metrics = read_metrics(evaluation / "metrics.json")
     patients = _per_patient(metrics)
     events = read_events(training) if training else {}
-    seen = look(attention, metrics, evaluation) if attention else None
+    inspection = inspect_attention(attention, metrics, evaluation) if attention else None
     weights = attention.weights if attention else None
     content = {
         "title": title,
@@ -79,14 +79,14 @@ def build_report(
         "colours": {name: colour_of(index) for index, name in enumerate(metrics["classes"])},
         "patient_plot": figures.draw_patients(patients, list(metrics["classes"])),
         "examples": list(_examples(metrics, evaluation, Path(predictions or evaluation))),
-        "attention": attention_section(seen, list(metrics["classes"])) if seen else None,
+        "attention": attention_section(inspection, list(metrics["classes"])) if inspection else None,
         "training": training is not None,
         "curves": _curves(events),
-        "cost": _cost(metrics, seen),
+        "cost": _cost(metrics, inspection),
         "manifest": {
             "Evaluation": _describe_evaluation(metrics, evaluation / "metrics.json"),
             "Training": _describe_training(read_training_record(weights, training), events),
-            "Attention maps": _describe_look(attention) if attention else {},
+            "Attention maps": _describe_inspection(attention) if attention else {},
             "This page": describe_report(),
         },
     }
@@ -105,7 +105,7 @@ def _curves(events: Events) -> list[dict[str, str]]:
 
 
 def _per_patient(metrics: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    """Dice per patient and class, averaged over the patient's cases where it is defined."""
+    """Return the Dice per patient and class, averaged over the patient's cases where it is defined."""
     scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: {name: [] for name in metrics["classes"]})
     for case in metrics["cases"]:
         for name, values in scores[str(case["patient"])].items():
@@ -115,7 +115,7 @@ def _per_patient(metrics: Mapping[str, Any]) -> dict[str, dict[str, float | None
 
 
 def _examples(metrics: Mapping[str, Any], evaluation: Path, folder: Path) -> Iterator[dict[str, Any]]:
-    """Best, median and worst case by mean Dice, each with its picture or a note why there is none."""
+    """Yield the best, median and worst case by mean Dice, each with its picture or a note why there is none."""
     for place, case in rank_cases(metrics).items():
         try:
             inputs = {key: locate(case.get(key), evaluation) for key in ("image", "label")}
@@ -126,14 +126,14 @@ def _examples(metrics: Mapping[str, Any], evaluation: Path, folder: Path) -> Ite
             yield {"place": place, "case": case, "note": str(note)}
 
 
-def _cost(metrics: Mapping[str, Any], seen: Seen | None) -> dict[str, Any]:
+def _cost(metrics: Mapping[str, Any], inspection: Inspection | None) -> dict[str, Any]:
     """Return what is known of the cost: parameters, MACs of one forward of the canvas, seconds of the evaluation."""
     facts = metrics.get("manifest", {})
     cost = {"parameters": facts.get("parameters"), "seconds": facts.get("seconds"), "macs": None, "canvas": None}
-    if seen:
-        image = torch.zeros(1, seen.channels, *seen.image.shape)
-        cost |= {"macs": count_macs(seen.network, image)[0], "canvas": seen.image.shape}
-        cost["parameters"] = sum(weight.numel() for weight in seen.network.parameters())
+    if inspection:
+        image = torch.zeros(1, inspection.channels, *inspection.image.shape)
+        cost |= {"macs": count_macs(inspection.network, image)[0], "canvas": inspection.image.shape}
+        cost["parameters"] = sum(weight.numel() for weight in inspection.network.parameters())
     return cost
 
 
@@ -144,11 +144,11 @@ def _describe_evaluation(metrics: Mapping[str, Any], file: Path) -> Rows:
 
 def _describe_training(record: Mapping[str, Any], events: Events) -> Rows:
     times = [time for points in events.values() for _, _, time in points]
-    seen = {"Curves": f"{moment(min(times))} to {moment(max(times))}"} if times else {}
-    return describe_run(record) | seen
+    curves = {"Curves": f"{moment(min(times))} to {moment(max(times))}"} if times else {}
+    return describe_run(record) | curves
 
 
-def _describe_look(request: Look) -> Rows:
+def _describe_inspection(request: InspectionRequest) -> Rows:
     weights = Path(request.weights)
     overrides = "; ".join(f"{name} = {value}" for name, value in request.overrides.items())
     return {

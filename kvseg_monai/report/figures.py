@@ -20,12 +20,12 @@ WIDTH = 4.2  # inches; letters of 9 points are then legible on a telephone too
 
 
 def marker_of(index: int) -> str:
-    """Shape of a dot of that class, for those who cannot tell the colours."""
+    """Return the shape of a dot of that class, for those who cannot distinguish the colours."""
     return MARKERS[index % len(MARKERS)]
 
 
 def draw_patients(patients: Mapping[str, Mapping[str, float | None]], class_names: Sequence[str]) -> str:
-    """One row per patient: the Dice of each class as a dot, their mean as a bar; lowest mean at the bottom."""
+    """Draw one row per patient: the Dice of each class as a dot, their mean as a bar; lowest mean at the bottom."""
     means = {p: np.mean([v for v in scores.values() if v is not None] or [math.nan]) for p, scores in patients.items()}
     order = sorted(patients, key=lambda p: (math.isnan(means[p]), -means[p]), reverse=True)
     figure = Figure(figsize=(WIDTH, 1.0 + 0.26 * len(order)), layout="constrained")
@@ -44,7 +44,7 @@ def draw_patients(patients: Mapping[str, Mapping[str, float | None]], class_name
 
 
 def draw_curve(points: Sequence[tuple[int, float]], *, unit: str = "step", colour: str = ACCENT) -> str:
-    """One training scalar over its steps, or another unit; a running mean is laid over long, noisy ones."""
+    """Draw one training scalar over its steps, or another unit; a running mean is laid over long, noisy ones."""
     steps, values = np.array(points, dtype=float).reshape(-1, 2).T
     figure = Figure(figsize=(WIDTH, 2.3), layout="constrained")
     axes = figure.subplots()
@@ -60,7 +60,7 @@ def draw_curve(points: Sequence[tuple[int, float]], *, unit: str = "step", colou
 
 
 def draw_runs(runs: Sequence[tuple[str, Sequence[tuple[int, float]]]], *, quantity: str, unit: str = "epoch") -> bytes:
-    """One scalar of several runs over their epochs, (name, points) each, as a PNG; runs of one name share a colour."""
+    """Draw one scalar of several runs over their epochs, (name, points), as a PNG; runs of one name share a colour."""
     names = list(dict.fromkeys(name for name, _ in runs))
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -82,7 +82,7 @@ def shorten(name: str, length: int = 22) -> str:
 
 
 def tidy(axes: Axes, *, grid: str) -> None:
-    """Give axes the look that all plots of a report share."""
+    """Give axes the style that all plots of a report share."""
     axes.grid(axis=grid, color="#e6eaee", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""Where a trained network looks in one slice: its attention from a place in each structure, its key bias, its symmetry.
+"""Inspection of a trained network's attention in one slice: from a place in each structure, key bias, symmetry.
 
 Shapes: (H, W) is what the network sees at once, a slice's (X, Y) on its canvas; places are fractions of it.
 """
@@ -26,13 +26,13 @@ from kvseg_monai.report.readers import locate, rank_cases
 from kvseg_monai.utils.flags import PLACES
 from kvseg_monai.utils.weights import load_weights
 
-MAX_PLACES = 3  # structures to look from, the largest first
+MAX_PLACES = 3  # structures whose attention is shown, the largest first
 CONFIGS = ("inference", "evaluate", "train")
 
 
 @dataclass(frozen=True)
-class Look:
-    """What to look at: a bundle's folder or configuration, its weights, a case and a slice, counted from 1 at the feet.
+class InspectionRequest:
+    """What to inspect: a bundle's folder or configuration, its weights, a case and a slice, counted from 1 at the feet.
 
     ``case`` None is the median case, ``slice`` None its slice with the most label; ``overrides`` are the training's.
     """
@@ -45,8 +45,8 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the network saw and how it attended: image (H, W), classes that it put out (H, W), layers."""
+class Inspection:
+    """The network's input, output and attention: image (H, W), predicted classes (H, W), layers."""
 
     case: str
     slice: int
@@ -60,8 +60,8 @@ class Seen:
     kind: str
 
 
-def look(request: Look, metrics: Mapping[str, Any], evaluation: Path) -> Seen:
-    """Run the network on the slice.
+def inspect_attention(request: InspectionRequest, metrics: Mapping[str, Any], evaluation: Path) -> Inspection:
+    """Run the network on the slice and return what its attention layers computed.
 
     Raises:
         InputError: the bundle or weights do not fit or are missing, the case is unknown, its image or label is not
@@ -85,7 +85,7 @@ def look(request: Look, metrics: Mapping[str, Any], evaluation: Path) -> Seen:
     if not layers:
         raise InputError(f"the network {type(network).__name__} has no kvseg_monai.Attention; leave --bundle out")
     sizes = nib.affines.voxel_sizes(np.asarray(volume.affine))
-    return Seen(
+    return Inspection(
         case=case["case"],
         slice=number,
         slices=depth,
@@ -100,7 +100,7 @@ def look(request: Look, metrics: Mapping[str, Any], evaluation: Path) -> Seen:
 
 
 def open_config(bundle: str, overrides: Mapping[str, Any]) -> ConfigParser:
-    """Return the configuration to look with: the bundle's ``inference.json``, or the file given, with overrides.
+    """Return the configuration of the network: the bundle's ``inference.json``, or the file given, with overrides.
 
     Raises:
         InputError: there is none, or an override is unknown to all of the bundle's configurations.
@@ -144,7 +144,7 @@ def _choose_slice(
 
 
 def _index_in(volume: Any, affine: np.ndarray, number: int, case: str) -> int:
-    """Return where a slice of the file is in what the network sees, which is cut to the body."""
+    """Return where a slice of the file is in what the network sees, which is cropped to the body."""
     place = np.linalg.inv(np.asarray(volume.affine)) @ affine @ [0, 0, number - 1, 1]
     index = round(float(place[2]))
     if not 0 <= index < volume.shape[-1]:
@@ -166,15 +166,15 @@ def _fullest_window(network: nn.Module, inferer: Any, volume: Tensor) -> Tensor:
     return max((window[None] for window in windows), key=lambda window: int(network(window).argmax(1).gt(0).sum()))
 
 
-def places_of(seen: Seen, class_names: Sequence[str]) -> Iterator[tuple[str, int, tuple[float, float]]]:
+def places_of(inspection: Inspection, class_names: Sequence[str]) -> Iterator[tuple[str, int, tuple[float, float]]]:
     """Yield name, index and place of the largest predicted structures; the middle of the image where there is none.
 
     The place is the one deepest inside the structure's largest part: the centre of a ring would lie outside.
     """
-    areas = [np.count_nonzero(seen.classes == index + 1) for index in range(len(class_names))]
+    areas = [np.count_nonzero(inspection.classes == index + 1) for index in range(len(class_names))]
     order = [index for index in np.argsort(areas)[::-1] if areas[index]][:MAX_PLACES]
     for index in order:
-        parts, count = ndimage.label(seen.classes == index + 1)
+        parts, count = ndimage.label(inspection.classes == index + 1)
         largest = 1 + int(np.argmax(ndimage.sum_labels(parts > 0, parts, range(1, count + 1))))
         depth = ndimage.distance_transform_edt(np.pad(parts == largest, 1))[1:-1, 1:-1]
         deepest = np.unravel_index(depth.argmax(), depth.shape)

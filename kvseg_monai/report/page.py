@@ -1,4 +1,4 @@
-"""What every page of a report shares: templates, how numbers and times are written, and how a run is told."""
+"""Parts of every page of a report: templates, formats of numbers and times, and tables that describe a run."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -57,7 +57,7 @@ def moment(seconds: float) -> str:
 
 
 def describe_run(facts: Mapping[str, Any]) -> Rows:
-    """Tell the facts of :class:`kvseg_monai.utils.run_record.RunRecord`, those that there are."""
+    """Return the facts of :class:`kvseg_monai.utils.run_record.RunRecord` as rows of a table, those that there are."""
     settings = facts.get("settings", {})
     rows = {
         "Bundle": facts.get("bundle"),
@@ -78,13 +78,13 @@ def describe_run(facts: Mapping[str, Any]) -> Rows:
 
 
 def describe_versions(found: Mapping[str, str]) -> str:
-    """Tell versions in one line."""
+    """Return versions as one line."""
     named = {"Commit": "commit"}
     return ", ".join(f"{named.get(name, name)} {value}" for name, value in found.items())
 
 
 def describe_report() -> Rows:
-    """Tell when and with what the page itself was made."""
+    """Return when and with what the page itself was made."""
     return {"Made": moment(datetime.now().timestamp()), "Versions": describe_versions(versions())}
 
 

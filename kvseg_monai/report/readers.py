@@ -1,4 +1,4 @@
-"""What an evaluation and a training left on disk, read and checked."""
+"""Readers of the files that an evaluation and a training left, with checks."""
 
 import json
 import os

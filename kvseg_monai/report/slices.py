@@ -103,7 +103,7 @@ def mark_sides(axes: Axes) -> None:
 
 
 def window_grey(volume: np.ndarray) -> np.ndarray:
-    """Grey values of the 1st to 99.5th percentile as 0 to 1; a few bright voxels must not darken the picture."""
+    """Return the grey values of the 1st to 99.5th percentile as 0 to 1: a few bright voxels darken nothing."""
     volume = np.nan_to_num(np.asarray(volume, dtype=np.float32))
     low, high = np.percentile(volume, (1, 99.5))
     return np.clip((volume - low) / max(float(high - low), 1e-6), 0, 1)

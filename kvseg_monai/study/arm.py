@@ -34,13 +34,13 @@ from kvseg_monai.utils.overlap import refuse_overlap
 from kvseg_monai.utils.weights_file import read_weights
 
 BUSY = 75  # exit code: another process has the arm in work
-EPOCH = "epoch "  # begins a line on stdout that tells how far the training is
+EPOCH = "epoch "  # begins a line on stdout that says how far the training is
 EPOCH_SECONDS = "epoch_seconds"
 
 
 @dataclass(frozen=True)
 class Job:
-    """Where an arm is made, from which bundle and data, on which device; ``configuration`` says what it is.
+    """Task of one arm: its folder, from which bundle and data, on which device; ``configuration`` says what it is.
 
     ``dataset_dir`` holds the study's datalist, whose paths are relative to ``base_dir``.
     """
@@ -94,7 +94,7 @@ def open_training(job: Job) -> tuple[ConfigWorkflow, Engine]:
 
 
 def train(job: Job) -> None:
-    """Train up to ``max_epochs``; each epoch is told on stdout and timed in TensorBoard, validation included."""
+    """Train up to ``max_epochs``; each epoch is reported on stdout and timed in TensorBoard, validation included."""
     last = job.folder / "models" / LAST
     done = read_weights(last)["epoch"] if last.is_file() else 0
     if done >= job.configuration["max_epochs"]:
@@ -103,14 +103,14 @@ def train(job: Job) -> None:
     writer = SummaryWriter(str(job.folder / "training"))
     clock = {"start": time.monotonic()}
 
-    def tell(engine: Engine) -> None:
+    def report_epoch(engine: Engine) -> None:
         now = time.monotonic()
         writer.add_scalar(EPOCH_SECONDS, now - clock["start"], engine.state.epoch)
         writer.flush()
         clock["start"] = now
         print(f"{EPOCH}{engine.state.epoch}", flush=True)
 
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, tell)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, report_epoch)
     workflow.run()
     writer.close()
 
@@ -176,7 +176,7 @@ def make(job: Job) -> None:
 
 
 def main() -> int:
-    """Command line."""
+    """Parse the command line and make the arm."""
     parser = argparse.ArgumentParser(prog="python -m kvseg_monai.study.arm", description=__doc__.splitlines()[0])
     for name in ("folder", "bundle", "dataset_dir", "base_dir"):
         parser.add_argument(f"--{name}", type=Path, required=True)

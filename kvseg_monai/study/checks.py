@@ -1,4 +1,4 @@
-"""What a study file may say: tables are read, names checked, and the nearest allowed one is told."""
+"""Checks of a study file: tables are read, names checked, and the nearest allowed one is named."""
 
 import difflib
 import json
@@ -44,7 +44,7 @@ def require_table(found: Any, where: Any) -> dict[str, Any]:
 
 
 def refuse_unknown(found: Iterable[Any], allowed: Iterable[Any], where: Any) -> None:
-    """Raise InputError at the first name that is not allowed, and tell the nearest that is."""
+    """Raise InputError at the first name that is not allowed, and name the nearest that is."""
     allowed = list(dict.fromkeys(map(str, allowed)))
     for name in map(str, found):
         if name not in allowed:

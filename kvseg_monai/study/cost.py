@@ -1,4 +1,4 @@
-"""What one image costs in the networks of a study, counted anew from the study file and its bundles."""
+"""Cost of one image in the networks of a study, counted anew from the study file and its bundles."""
 
 import json
 

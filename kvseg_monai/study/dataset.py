@@ -31,7 +31,7 @@ def find_datalist(folder: Path) -> Path:
 def write_datalist(study: Study) -> None:
     """Write ``dataset/datalist.json`` for the study's split into its ``output_dir``; paths are relative to the dataset.
 
-    The label maps are read once, when the file is new or changes. Patients in no section are told and left out.
+    The label maps are read once, when the file is new or changes. Patients in no section are logged and left out.
 
     Raises:
         InputError: a patient of the split is not in the dataset, a file is missing, or a label is undeclared.

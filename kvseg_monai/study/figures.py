@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from kvseg_monai.blocks import ATTENTION_KINDS
 from kvseg_monai.report.figures import GREY, INK, LEGEND, WIDTH, as_source, shorten, tidy
 
-# Dark enough for thin lines on white, told apart by the colour-blind; the reference is ink.
+# Dark enough for thin lines on white, distinct for the colour-blind; the reference is ink.
 KIND_COLOURS = ("#0072b2", "#d55e00", "#00855f", "#a8497f", "#7a5c00", "#55606a")
 KIND_MARKERS = "osD^vPX"
 NET_MARKERS = "os^DvP"
@@ -22,7 +22,7 @@ Points = Sequence[tuple[int, float]]
 
 
 def style_of(kind: str, reference: str) -> dict[str, str]:
-    """Colour and marker of an attention kind, the same in every plot."""
+    """Return the colour and marker of an attention kind, the same in every plot."""
     others = [name for name in ATTENTION_KINDS if name != reference]
     if kind == reference:
         return {"color": INK, "marker": KIND_MARKERS[0]}
@@ -31,7 +31,7 @@ def style_of(kind: str, reference: str) -> dict[str, str]:
 
 
 def draw_differences(rows: Sequence[Mapping[str, Any]], *, higher_is_better: bool) -> str:
-    """One row per net and kind: mean difference to the reference, its interval, the margin as a band, the verdict."""
+    """Draw one row per net and kind: mean difference to the reference, interval, the margin as a band, the verdict."""
     reference, margin = rows[0]["reference"], rows[0]["margin"]
     figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
@@ -53,7 +53,7 @@ def draw_differences(rows: Sequence[Mapping[str, Any]], *, higher_is_better: boo
 
 
 def draw_pairs(scores: Mapping[str, np.ndarray], patients: Sequence[str], *, reference: str, title: str) -> str:
-    """One row per patient, the best of the reference on top: a dot per kind, joined by a line.
+    """Draw one row per patient, the best of the reference on top: a dot per kind, joined by a line.
 
     Args:
         scores: kind -> (P,), means over the seeds.
@@ -71,8 +71,8 @@ def draw_pairs(scores: Mapping[str, np.ndarray], patients: Sequence[str], *, ref
     for kind, values in scores.items():
         style = style_of(kind, reference)
         if kind == reference:  # a ring, so that nothing hides it
-            look = {"s": 52, "facecolors": "none", "edgecolors": style["color"], "linewidths": 1.3, "zorder": 4}
-            axes.scatter(values[order], rows, marker=style["marker"], **look)
+            ring = {"s": 52, "facecolors": "none", "edgecolors": style["color"], "linewidths": 1.3, "zorder": 4}
+            axes.scatter(values[order], rows, marker=style["marker"], **ring)
         else:
             axes.scatter(values[order], rows, s=26, edgecolors="white", linewidths=0.5, zorder=3, **style)
     axes.set(yticks=rows, yticklabels=[shorten(patients[i]) for i in order], ylim=(-0.7, len(patients) - 0.3))
@@ -83,7 +83,7 @@ def draw_pairs(scores: Mapping[str, np.ndarray], patients: Sequence[str], *, ref
 
 
 def draw_learning(curves: Mapping[str, Sequence[Points]], *, reference: str, title: str) -> str:
-    """Validation score over the epochs: each seed a thin line, the mean over the seeds a thick one.
+    """Draw the validation score over the epochs: each seed a thin line, the mean over the seeds a thick one.
 
     Args:
         curves: kind -> a curve per seed.

@@ -154,21 +154,21 @@ def _curves(study: Study) -> Iterator[dict[str, str]]:
 
 
 def _describe(study: Study, records: Records) -> Rows:
-    """Tell what the arms share and on what they were computed."""
-    told = {name: sorted({describe(record) for record in records.values()}) for name, describe in _TOLD.items()}
+    """Return what the arms share and on what they were computed, as rows of a table."""
+    facts = {name: sorted({describe(record) for record in records.values()}) for name, describe in _FACTS.items()}
     seconds = {name: sum(record[name] for record in records.values()) for name in _TIMES} if records else {}
     return {
         "Reference": study.reference,
         "Margin": f"{study.margin:g}",
         "Seeds": ", ".join(sorted({str(record["seed"]) for record in records.values()})),
         "Patients": ", ".join(f"{len(names)} {section}" for section, names in study.split.items()),
-        **{name: "; ".join(values) for name, values in told.items() if values},
+        **{name: "; ".join(values) for name, values in facts.items() if values},
         **{title: duration(seconds[name]) for name, title in _TIMES.items() if name in seconds},
     }
 
 
 _TIMES = {"training_seconds": "Training, all arms", "evaluation_seconds": "Scoring, all arms"}
-_TOLD = {
+_FACTS = {
     "Epochs": lambda record: str(record["epochs"]),
     "Device": lambda record: str(record["device"]),
     "Versions": lambda record: describe_versions(record["versions"]),
@@ -176,5 +176,5 @@ _TOLD = {
 
 
 def without_folders(text: str) -> str:
-    """Cut absolute paths to their last part: a page that travels must not tell the machine's folders."""
+    """Cut absolute paths to their last part: a page that travels must not name the machine's folders."""
     return re.sub(r"""(?m)(^|[\s"'=\[])(?:~|[A-Za-z]:)?[/\\](?:[^\s"',\]]*[/\\])?([^\s"',\]]+)""", r"\1…/\2", text)

@@ -1,4 +1,4 @@
-"""What a study leaves to read: ``comparisons.csv``, ``report.md``, the page ``report.html`` and its figures."""
+"""Reports of a study: ``comparisons.csv``, ``report.md``, the page ``report.html`` and its figures."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path

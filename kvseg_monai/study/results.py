@@ -124,7 +124,7 @@ def finished(folder: Path, names: Iterable[str]) -> list[str]:
 def gather(arms_dir: Path, names: Sequence[str], target: Path) -> list[str]:
     """Put what the finished arms wrote into the files of all arms, in the folder ``target``; return which those are.
 
-    Two processes may do so at once: each looks again after writing, so that the one that writes last has seen all. What
+    Two processes may do so at once: each reads again after writing, so that the one that writes last has seen all. What
     holds the finished arms' results and nothing else is ours, also in a study that was made before there were records.
     """
     done: list[str] = []

@@ -27,7 +27,7 @@ TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"
 
 @dataclass
 class Tally:
-    """What became of the arms."""
+    """Count of the arms: made, finished before, left to others, broken."""
 
     made: list[str] = field(default_factory=list)
     finished_before: list[str] = field(default_factory=list)
@@ -70,7 +70,7 @@ def run_study(study: Study, arms: Sequence[Arm], *, device: str, redo: bool = Fa
         for arm in todo:
             _make(study, arm, device=device, epochs=epochs[arm.name], bar=bar, tally=tally)
     results.gather(arms_dir(study), [arm.name for arm in study.arms], study.output_dir)
-    return _tell(study, tally)
+    return _report(study, tally)
 
 
 def _make(study: Study, arm: Arm, *, device: str, epochs: int, bar: tqdm, tally: Tally) -> None:
@@ -106,7 +106,7 @@ def _in_work(folder: Path) -> bool:
 
 
 def _run_process(study: Study, arm: Arm, *, device: str, epochs: int, bar: tqdm) -> int:
-    """Run the arm, its log in ``log.txt``; move the bar by the epochs that it tells; return the exit code."""
+    """Run the arm, its log in ``log.txt``; move the bar by the epochs that it reports; return the exit code."""
     folder = arms_dir(study) / arm.name
     line = [sys.executable, "-m", "kvseg_monai.study.arm", "--folder", str(folder), "--device", device]
     line += ["--bundle", str(study.bundles_dir / arm.bundle), "--dataset_dir", str(study.output_dir / dataset.FOLDER)]
@@ -117,10 +117,10 @@ def _run_process(study: Study, arm: Arm, *, device: str, epochs: int, bar: tqdm)
     ):
         try:
             done = 0
-            for told in process.stdout or ():
-                if not told.startswith(EPOCH):
+            for output in process.stdout or ():
+                if not output.startswith(EPOCH):
                     continue
-                epoch = int(told.removeprefix(EPOCH))
+                epoch = int(output.removeprefix(EPOCH))
                 if not done:  # what an earlier run did takes no time now
                     bar.initial += epoch - 1
                 bar.update(epoch - done)
@@ -143,7 +143,7 @@ def _last_sentence(log: Path) -> str:
     return f"{(errors or lines or ['no message'])[-1]} (all of it: {log})"
 
 
-def _tell(study: Study, tally: Tally) -> int:
+def _report(study: Study, tally: Tally) -> int:
     logger.info("%d arms made, %d finished before", len(tally.made), len(tally.finished_before))
     if tally.busy:
         logger.info("left to another process: %s", ", ".join(tally.busy))

@@ -1,4 +1,4 @@
-"""What an arm is, recorded in its folder, so that results of another configuration are never mixed in."""
+"""Configuration of an arm, recorded in its folder, so that results of another configuration are never mixed in."""
 
 import json
 import os
@@ -89,7 +89,7 @@ def begun(folder: Path) -> dict[str, Any] | None:
         found = json.loads((folder / results.CONFIGURATION).read_text(encoding="utf-8"))
         if isinstance(found, dict) and {"net", "attention", "seed"} <= set(found):
             return found
-    except (OSError, ValueError):  # what is there instead is looked at below
+    except (OSError, ValueError):  # what is there instead is checked below
         pass
     # A process that was stopped, or has just begun, leaves an empty lock and hidden files.
     if os.path.lexists(folder) and not (folder.is_dir() and all(map(_is_beginning, folder.iterdir()))):

@@ -82,7 +82,7 @@ def interval(differences: np.ndarray) -> tuple[float, float]:
 
 
 def _mean(values: np.ndarray, axis: int | tuple[int, int]) -> np.ndarray:
-    """Mean of what is defined; NaN where nothing is."""
+    """Return the mean of what is defined; NaN where nothing is."""
     defined = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         return np.where(defined, values, 0).sum(axis) / defined.sum(axis)

@@ -28,8 +28,8 @@ VOLUME_NAME = re.compile(r"series-?\d+-[0-9a-f]{10}(-\d+)?")  # see kvseg_monai.
 def find_series_of(prediction: Path, source: Path) -> Series:
     """Return the volume that a label map is named after, as the bundles name it, else the only one of ``source``.
 
-    The grid alone cannot tell two patients apart who were scanned by one protocol; the name, of which the series' UID
-    is a part, can.
+    The grid alone does not distinguish two patients who were scanned by one protocol; the name, of which the series'
+    UID is a part, does.
 
     Raises:
         InputError: when that volume is not there or at fault, or there are others and no name to choose by.
@@ -63,7 +63,7 @@ def read_bundle(folder: Path) -> tuple[list[str], Algorithm]:
 
 
 def convert(options: argparse.Namespace) -> str:
-    """Do what the command line asks for; return the summary."""
+    """Write the DICOM SEG that the command line asks for; return the summary."""
     if options.target.exists() and not options.overwrite:
         raise InputError(f"{options.target} exists; give another --target, or --overwrite to replace it")
     sources = {name: getattr(options, name) for name in ("prediction", "series", "bundle", "codes")}
@@ -88,7 +88,7 @@ def convert(options: argparse.Namespace) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line."""
+    """Parse the command line, write the DICOM SEG, print its summary."""
     parser = argparse.ArgumentParser(
         prog="python -m kvseg_monai.dicom_seg",
         description="Write a label map as DICOM SEG. The file identifies the patient, as the series does.",

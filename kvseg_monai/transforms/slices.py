@@ -18,10 +18,10 @@ CASE = "case"  # key of the name of a case's image, which stays when the image h
 def body_mask(image: Tensor) -> Tensor:
     """Find the body in an MR volume, for ``CropForegroundd(select_fn=body_mask)``.
 
-    Otsu's threshold tells air from tissue. A voxel counts when it is brighter than a quarter of the way from the mean
-    of the one to the mean of the other (fat is far brighter than muscle, so half of the way would lose organs). Rows,
-    columns and slices with fewer than 1 % such voxels hold only noise or ghosts and are cleared, so that the bounding
-    box is the body's.
+    Otsu's threshold separates air from tissue. A voxel counts when it is brighter than a quarter of the way from the
+    mean of the one to the mean of the other (fat is far brighter than muscle, so half of the way would lose organs).
+    Rows, columns and slices with fewer than 1 % such voxels hold only noise or ghosts and are cleared, so that the
+    bounding box is the body's.
 
     Args:
         image: (C, X, Y, Z).
@@ -92,7 +92,7 @@ class RandSlicesd(Randomizable, MapTransform):
     The other draws take any slice.
 
     Args:
-        keys: volumes (C, X, Y, Z), cut at the same place.
+        keys: volumes (C, X, Y, Z), cropped alike.
         label_key: the label map, (1, X, Y, Z) whole numbers.
         num_samples: slices per volume.
         foreground_probability: share of the draws that must show a label.

@@ -1,4 +1,4 @@
-"""What every room uses: files, geometry, labels, weights, flags, and what a run was."""
+"""Parts that every room uses: files, geometry, labels, weights, flags, and what a run was."""
 
 import lazy_loader
 

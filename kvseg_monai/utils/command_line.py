@@ -1,4 +1,4 @@
-"""What ``python -m monai.bundle run`` was given, checked before anything is built.
+"""Checks of the command line of ``python -m monai.bundle run``, before anything is built.
 
 MONAI hands each value to Fire, which reads it as Python where it can: ``3`` is a number, ``False`` a truth value,
 ``[1,2]`` a list, and all else is text. So ``false`` is text, ``1,5`` a pair, and a folder ``2023`` a number. Names

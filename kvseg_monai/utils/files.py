@@ -34,7 +34,7 @@ def atomic_write(path: str | os.PathLike[str], *, keep: bool = False, kind: str 
     Args:
         path: the file to write.
         keep: rename a file that is there and not ours to a name with its date, instead of refusing.
-        kind: what the file is, for the record, so that it can be told from what else we write (:func:`recorded_as`).
+        kind: what the file is, kept in the record (:func:`recorded_as`).
 
     Raises:
         InputError: ``path`` is a folder, one of its parents is a file, or there is a file of other content that no
@@ -87,7 +87,7 @@ def edit_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
-    """Whether the record of its folder lists the file, and its content is still what we wrote. A link never is ours."""
+    """Return whether the record of its folder lists the file, and its content is as we wrote it; never for a link."""
     return bool(only_ours([path]))
 
 

@@ -30,7 +30,7 @@ def radiological_affine(spacing: tuple[float, float, float], *, towards_feet: bo
 
 
 def spans_volume(affine: np.ndarray) -> bool:
-    """Whether an affine's axes point three ways: voxels that are nearly flat have no place in space."""
+    """Return whether an affine's axes point three ways: voxels that are nearly flat have no position in space."""
     return abs(np.linalg.det(np.asarray(affine, dtype=float)[:3, :3])) >= 0.01 * math.prod(spacing_of(affine))
 
 
@@ -40,8 +40,8 @@ def corner_distance(shape: Sequence[int], first: np.ndarray, second: np.ndarray)
     Between the corners the distance is no larger, so this is the most that two grids of one shape are apart.
     """
     corners = np.array([(*corner, 1) for corner in itertools.product(*((0, side - 1) for side in shape))])
-    apart = corners @ (np.asarray(first, dtype=float) - np.asarray(second, dtype=float)).T
-    return float(np.linalg.norm(apart[:, :3], axis=1).max())
+    offsets = corners @ (np.asarray(first, dtype=float) - np.asarray(second, dtype=float)).T
+    return float(np.linalg.norm(offsets[:, :3], axis=1).max())
 
 
 def onto_grid(
@@ -62,7 +62,7 @@ def onto_grid(
         The voxels in the grid's order, a view; None where they lie elsewhere, or their number differs.
     """
     turn = np.linalg.pinv(np.asarray(target, dtype=float)[:3, :3]) @ np.asarray(affine, dtype=float)[:3, :3]
-    turn /= np.abs(turn).max(axis=0)  # a single slice has a thickness, and no second centre to tell it by
+    turn /= np.abs(turn).max(axis=0)  # a single slice has a thickness, and no second centre to know it by
     onto = np.abs(turn).argmax(axis=0)  # the grid's axis along which each of ours runs
     if voxels.ndim != 3 or sorted(onto) != [0, 1, 2]:
         return None
@@ -70,5 +70,5 @@ def onto_grid(
     turned = apply_orientation(voxels, orientation)
     if turned.shape != tuple(shape):
         return None
-    apart = corner_distance(shape, affine @ inv_ornt_aff(orientation, voxels.shape), target)
-    return turned if apart <= tolerance * min(spacing_of(target)) else None
+    distance = corner_distance(shape, affine @ inv_ornt_aff(orientation, voxels.shape), target)
+    return turned if distance <= tolerance * min(spacing_of(target)) else None

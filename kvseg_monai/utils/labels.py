@@ -1,4 +1,4 @@
-"""What the labels mean, in one table: SNOMED CT codes by name, and a colour for each place in the list.
+"""Meaning of the labels, in one table: SNOMED CT codes by name, and a colour for each position in the list.
 
 The codes are those of DICOM PS3.16 as pydicom ships it, CID 7151 for the organs.
 """
@@ -19,17 +19,17 @@ CODES = {
     "stomach": codes.cid7151.Stomach,
 }
 
-# Okabe and Ito's palette, told apart by the colour-blind, bright ones first: they must stand out on grey tissue.
+# Okabe and Ito's palette, distinct for the colour-blind, bright ones first: they must stand out on grey tissue.
 COLOURS = ("#e69f00", "#56b4e9", "#00b37d", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
 
 
 def colour_of(index: int) -> str:
-    """Colour of foreground class ``index`` (counted from zero); they repeat after seven."""
+    """Return the colour of foreground class ``index`` (counted from zero); they repeat after seven."""
     return COLOURS[index % len(COLOURS)]
 
 
 def rgb_of(index: int) -> tuple[int, int, int]:
-    """Red, green and blue, 0 to 255, of :func:`colour_of`."""
+    """Return the red, green and blue, 0 to 255, of :func:`colour_of`."""
     red, green, blue = bytes.fromhex(colour_of(index)[1:])
     return red, green, blue
 

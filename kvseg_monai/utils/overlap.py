@@ -53,7 +53,7 @@ def _relation(source: Path, target: Path) -> str | None:
 
 
 def _meet(one: Path, other: Path) -> bool:
-    """Whether two places are the same, or one lies in the other."""
+    """Return whether two places are the same, or one lies in the other."""
     return one == other or one in other.parents or other in one.parents
 
 

@@ -1,4 +1,4 @@
-"""Where a figure comes from: the version of this code and the machine that it ran on."""
+"""Provenance of a figure: the version of this code and the machine that it ran on."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from kvseg_monai._version import __version__
 
 
 def commit() -> str | None:
-    """Commit of this code, ``-dirty`` with local changes; None where git does not track this very file."""
+    """Return the commit of this code, ``-dirty`` with local changes; None where git does not track this very file."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], check=True, capture_output=True)

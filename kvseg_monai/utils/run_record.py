@@ -1,4 +1,4 @@
-"""What a run was: versions, device, network, configuration and time, and no path of the machine."""
+"""Record of a run: versions, device, network, configuration and time, and no path of the machine."""
 
 import re
 import sys
@@ -29,7 +29,7 @@ _Kind = TypeVar("_Kind")
 
 
 class RunRecord:
-    """Knows what a run is from its start on, and how long it took so far.
+    """Record of what a run is, from its start on, and of the time it took so far.
 
     Args:
         network: that the run trains or uses; None where there is none.

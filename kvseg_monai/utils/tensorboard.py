@@ -8,12 +8,12 @@ Scalars = dict[str, list[tuple[int, float]]]
 
 
 def read_scalars(folder: str | os.PathLike[str]) -> Scalars:
-    """Scalars of all TensorBoard event files below a folder: tag -> (step, value), the latest run of a step."""
+    """Return the scalars of all TensorBoard event files below a folder: tag -> (step, value), of a step the latest."""
     return {tag: [(step, value) for step, value, _ in events] for tag, events in read_events(folder).items()}
 
 
 def read_events(folder: str | os.PathLike[str]) -> dict[str, list[tuple[int, float, float]]]:
-    """As :func:`read_scalars`, with the time at which each was written, in seconds since 1970."""
+    """Return what :func:`read_scalars` does, with the time at which each was written, in seconds since 1970."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     latest: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)

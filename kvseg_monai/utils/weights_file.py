@@ -1,4 +1,4 @@
-"""Files of weights, used only when whole: a bit that flipped on the way is told, and so are NaN and infinity."""
+"""Files of weights, used only when whole: a bit that flipped on the way is an error, and so are NaN and infinity."""
 
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ def read_weights(path: str | Path, *, device: torch.device | str = "cpu") -> Any
     (``model.pt.sha256``), else those that the zip holds of each of its parts.
 
     Raises:
-        InputError: when the file is damaged, is not what its sha256 tells, has no checksum (torch before 1.6),
+        InputError: when the file is damaged, does not match its sha256, has no checksum (torch before 1.6),
             or a tensor in it holds NaN or an infinite number.
     """
     path = Path(path)

@@ -8,17 +8,17 @@ from oracles import dense_relative_bias, literal_kv_pos, pair_encoding
 from kvseg_monai.blocks import ATTENTION_KINDS, Attention, KeyBias, LinearProjection, RelativePosition, build_attention
 
 GRID = (3, 5)
-CHANNELS, HEADS = 24, 2
-HEAD_DIM = CHANNELS // HEADS
+HIDDEN_SIZE, HEADS = 24, 2
+HEAD_DIM = HIDDEN_SIZE // HEADS
 
 
 def tokens(*, grid: tuple[int, int] = GRID, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.randn(2, grid[0] * grid[1], CHANNELS, dtype=dtype, requires_grad=True)
+    return torch.randn(2, grid[0] * grid[1], HIDDEN_SIZE, dtype=dtype, requires_grad=True)
 
 
 def build(kind: str, *, dropout: float = 0.0) -> Attention:
     torch.manual_seed(0)
-    return build_attention(kind, CHANNELS, HEADS, grid=GRID, dropout=dropout).double()
+    return build_attention(kind, HIDDEN_SIZE, HEADS, grid=GRID, dropout=dropout).double()
 
 
 def logits(attention: Attention, x: torch.Tensor, grid: tuple[int, int] = GRID) -> torch.Tensor:
@@ -110,11 +110,11 @@ def test_symmetry_of_the_logits(kind, symmetric):
 @pytest.mark.parametrize(
     ("kind", "fewer"),
     [
-        ("kv", CHANNELS**2 + CHANNELS),
-        ("kv_pos", CHANNELS**2 + CHANNELS - 50),
-        ("kv_rel", CHANNELS**2 + CHANNELS - (2 * GRID[0] - 1 + 2 * GRID[1] - 1) * HEAD_DIM),
-        ("qk", CHANNELS**2 + CHANNELS),
-        ("k", 2 * (CHANNELS**2 + CHANNELS)),
+        ("kv", HIDDEN_SIZE**2 + HIDDEN_SIZE),
+        ("kv_pos", HIDDEN_SIZE**2 + HIDDEN_SIZE - 50),
+        ("kv_rel", HIDDEN_SIZE**2 + HIDDEN_SIZE - (2 * GRID[0] - 1 + 2 * GRID[1] - 1) * HEAD_DIM),
+        ("qk", HIDDEN_SIZE**2 + HIDDEN_SIZE),
+        ("k", 2 * (HIDDEN_SIZE**2 + HIDDEN_SIZE)),
     ],
 )
 def test_parameters_saved_against_qkv(kind, fewer):
@@ -153,9 +153,9 @@ def test_training_and_evaluation_compute_the_same_without_dropout(kind):
 
 def test_unknown_kind_is_refused_with_the_list():
     with pytest.raises(ValueError, match="attention is 'vk'; it must be one of qkv, kv, kv_pos, kv_rel, qk, k"):
-        build_attention("vk", CHANNELS, HEADS, grid=GRID)
+        build_attention("vk", HIDDEN_SIZE, HEADS, grid=GRID)
 
 
-def test_heads_must_divide_channels():
-    with pytest.raises(ValueError, match="channels is 25 and num_heads is 2"):
+def test_heads_must_divide_hidden_size():
+    with pytest.raises(ValueError, match="hidden_size is 25 and num_heads is 2"):
         Attention(25, 2, key=LinearProjection(25, 25))

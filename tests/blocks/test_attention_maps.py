@@ -9,7 +9,7 @@ import kvseg_monai
 from kvseg_monai.blocks import ATTENTION_KINDS, ConvProjection, KeyBias, LinearProjection, build_attention
 from kvseg_monai.blocks.recording import record_attention
 
-GRID, CHANNELS, HEADS = (5, 4), 24, 2
+GRID, HIDDEN_SIZE, HEADS = (5, 4), 24, 2
 
 
 class OneAttention(torch.nn.Module):
@@ -18,7 +18,7 @@ class OneAttention(torch.nn.Module):
     def __init__(self, kind, **options):
         super().__init__()
         torch.manual_seed(0)
-        self.attention = build_attention(kind, CHANNELS, HEADS, grid=GRID, **options)
+        self.attention = build_attention(kind, HIDDEN_SIZE, HEADS, grid=GRID, **options)
         for module in self.modules():
             if isinstance(module, KeyBias):  # else the bias is as good as none
                 torch.nn.init.normal_(module.weight, std=0.5)
@@ -30,7 +30,7 @@ class OneAttention(torch.nn.Module):
 def record(kind, grid=GRID, **options):
     """The layer of a lone attention, and what it put out."""
     network = OneAttention(kind, **options)
-    image = torch.randn(2, CHANNELS, *grid)
+    image = torch.randn(2, HIDDEN_SIZE, *grid)
     (layer,), output = record_attention(network, image)
     return layer, output
 
@@ -96,7 +96,7 @@ def test_the_share_of_the_key_alone():
     assert dataclasses.replace(layer, query=0 * query).key_share() == 0.0
 
 
-def test_logits_that_a_softmax_cannot_tell_apart_attend_alike():
+def test_logits_that_a_softmax_cannot_distinguish_attend_alike():
     """Why KV+Pos counts as symmetric in pairs: adding g for the query too makes it so and changes no attention."""
     layer, _ = record("kv_pos")
     bias = layer.attention.position.bias(20)

@@ -84,10 +84,10 @@ def test_two_bundles_differ_in_their_network_alone(name):
     assert all(content == configs[BUNDLES[0]] for content in configs.values())
     for bundle, network in networks.items():
         reference = re.sub("_(kv_pos|kv)_", "_qkv_", bundle)
-        twin = networks[reference]
+        reference_network = networks[reference]
         assert rates[bundle] == rates[reference]
-        assert [key for key in network if network[key] != twin[key]] in ([], ["attention"])
-        assert bool(network == twin) == (name == "multi_gpu_train" or "_qkv_" in bundle)
+        assert [key for key in network if network[key] != reference_network[key]] in ([], ["attention"])
+        assert bool(network == reference_network) == (name == "multi_gpu_train" or "_qkv_" in bundle)
 
 
 def test_the_table_of_bundles_knows_every_size():
@@ -197,13 +197,13 @@ def test_every_workflow_checks_right_after_loading(bundle, workflow):
     """Images everywhere, and labels where there are some."""
     lists = list(transform_lists(json.loads(Path(config(bundle, workflow)).read_text())))
     loading = [names for names in lists if "LoadImaged" in names]
-    guards = ["kvseg_monai.transforms.CheckVolumed"] + ["kvseg_monai.transforms.CheckLabelsd"] * (
+    checks = ["kvseg_monai.transforms.CheckVolumed"] + ["kvseg_monai.transforms.CheckLabelsd"] * (
         workflow != "inference"
     )
     assert loading
     for names in loading:
         place = names.index("LoadImaged") + 1
-        assert names[place : place + len(guards)] == guards
+        assert names[place : place + len(checks)] == checks
 
 
 def transform_lists(part: object) -> Iterator[list[str]]:

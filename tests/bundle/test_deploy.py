@@ -1,4 +1,4 @@
-"""Weights put in the place of a bundle's model: strictly, and the earlier kept."""
+"""Weights installed as the model of a bundle: strictly, and the earlier kept."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def bundle(tmp_path) -> Path:
     return folder
 
 
-def test_weights_are_put_in_place_and_back(bundle, tmp_path):
+def test_weights_are_installed_and_the_earlier_again(bundle, tmp_path):
     first, second = (save_weights(NAME, tmp_path / f"{seed}.pt", seed=seed) for seed in (1, 2))
     model = deploy(bundle, first)
     assert model == bundle / "models" / "model.pt"

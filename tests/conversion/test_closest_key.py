@@ -58,8 +58,8 @@ def test_closest_key_is_the_best_symmetric_fit(channels, head_dim):
     torch.manual_seed(0)
     for scale in (1e-3, 1e-1, 1.0):
         for _ in range(20):
-            rival = rows + scale * torch.randn_like(rows)
-            assert (product - rival.mT @ rival).norm() > (product - best).norm()
+            other = rows + scale * torch.randn_like(rows)
+            assert (product - other.mT @ other).norm() > (product - best).norm()
 
 
 def test_closest_key_without_a_positive_part_is_zero():

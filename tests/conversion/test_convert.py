@@ -22,8 +22,8 @@ from kvseg_monai.conversion.convert import converted, main, to_kv
 from kvseg_monai.conversion.modules import KeyValueSABlock, KeyValueWindowAttention
 from kvseg_monai.errors import InputError
 
-WIDTH, HEADS = 16, 2
-SMALL = {"hidden_size": WIDTH, "mlp_dim": 24, "num_heads": HEADS}
+HIDDEN_SIZE, HEADS = 16, 2
+SMALL = {"hidden_size": HIDDEN_SIZE, "mlp_dim": 24, "num_heads": HEADS}
 
 
 def unetr(dims: int, **options) -> UNETR:
@@ -187,7 +187,7 @@ def test_biases_ride_along(bias, fused):
         pytest.skip("this monai has fused projections only")
     torch.manual_seed(0)
     options = {} if fused else {"use_combined_linear": False}
-    block = SABlock(WIDTH, HEADS, qkv_bias=bias, **options).double()
+    block = SABlock(HIDDEN_SIZE, HEADS, qkv_bias=bias, **options).double()
     new = convert_block(block)
     assert (new.key.bias is not None) is (new.value.bias is not None) is bias
     layers = ("qkv",) if fused else ("to_q", "to_k", "to_v")
@@ -198,13 +198,13 @@ def test_biases_ride_along(bias, fused):
     expected = closest_key(query, key)[0]
     ours = torch.cat((new.key.weight, new.key.bias[:, None]), 1) if bias else new.key.weight
     torch.testing.assert_close(ours.detach(), expected.flatten(0, 1))
-    torch.testing.assert_close(new.value.weight.detach(), value.flatten(0, 1)[:, :WIDTH])
+    torch.testing.assert_close(new.value.weight.detach(), value.flatten(0, 1)[:, :HIDDEN_SIZE])
     assert torch.equal(new.out_proj.weight, block.out_proj.weight)
 
 
 def shared_block(**options) -> SABlock:
     torch.manual_seed(0)
-    block = SABlock(WIDTH, HEADS, qkv_bias=True, **options).double().eval()
+    block = SABlock(HIDDEN_SIZE, HEADS, qkv_bias=True, **options).double().eval()
     share_query_and_key(block)
     return block
 
@@ -250,7 +250,7 @@ def test_options_of_the_source_are_kept(option, attention, training):
 @pytest.mark.skipif("attn_mask" not in inspect.signature(SABlock.forward).parameters, reason="this monai has no mask")
 @pytest.mark.parametrize("attention", ["kv", "kv_pos"])
 def test_masks_mean_what_they_mean_in_the_source(attention):
-    x, keys = tokens(2, 12, WIDTH), torch.ones(2, 12)
+    x, keys = tokens(2, 12, HIDDEN_SIZE), torch.ones(2, 12)
     keys[0, 5:] = 0
     block = shared_block()
     torch.testing.assert_close(convert_block(block, attention)(x, attn_mask=keys), block(x, attn_mask=keys))
@@ -266,7 +266,7 @@ def test_masks_mean_what_they_mean_in_the_source(attention):
 def test_dropout_of_the_flash_path_acts_in_training_only():
     if "use_flash_attention" not in inspect.signature(SABlock).parameters:
         pytest.skip("this monai has no such option")
-    block, x = shared_block(dropout_rate=0.5, use_flash_attention=True), tokens(2, 12, WIDTH)
+    block, x = shared_block(dropout_rate=0.5, use_flash_attention=True), tokens(2, 12, HIDDEN_SIZE)
     assert not torch.equal(block(x), block(x))  # the source's defect
     new = convert_block(block)
     assert torch.equal(new(x), new(x))
@@ -277,19 +277,19 @@ def test_dropout_of_the_flash_path_acts_in_training_only():
 @pytest.mark.parametrize("masked", [True, False])
 def test_window_attention_equals_a_literal_computation(window, masked):
     torch.manual_seed(0)
-    block = WindowAttention(WIDTH, HEADS, window, qkv_bias=True).double()
+    block = WindowAttention(HIDDEN_SIZE, HEADS, window, qkv_bias=True).double()
     new = convert_block(block)
     size = torch.Size(window).numel()
-    x, mask = tokens(6, size, WIDTH), None  # two images of three windows
+    x, mask = tokens(6, size, HIDDEN_SIZE), None  # two images of three windows
     if masked:
         mask = torch.where(tokens(3, size, size) > 0.5, -100.0, 0.0).double()
     key, value = (F.linear(x, part.weight, part.bias).unflatten(-1, (HEADS, -1)) for part in (new.key, new.value))
-    expected = torch.empty(6, size, HEADS, WIDTH // HEADS, dtype=torch.float64)
+    expected = torch.empty(6, size, HEADS, HIDDEN_SIZE // HEADS, dtype=torch.float64)
     for window_index in range(6):
         for head in range(HEADS):
             keys = key[window_index, :, head]
             bias = block.relative_position_bias_table[block.relative_position_index, head]
-            scores = keys @ keys.T / (WIDTH // HEADS) ** 0.5 + bias
+            scores = keys @ keys.T / (HIDDEN_SIZE // HEADS) ** 0.5 + bias
             scores = scores if mask is None else scores + mask[window_index % 3]
             expected[window_index, :, head] = scores.softmax(-1) @ value[window_index, :, head]
     torch.testing.assert_close(new(x, mask), block.proj(expected.flatten(2)))
@@ -306,15 +306,15 @@ def test_every_block_is_one_fused_call(option, monkeypatch):
     )
     new = convert_block(shared_block(dropout_rate=0.3, **OPTIONS[option]))
     for mode in (True, False):
-        new.train(mode)(tokens(2, 12, WIDTH))
-    convert_block(WindowAttention(WIDTH, HEADS, (2, 2)).double())(tokens(2, 4, WIDTH), None)
+        new.train(mode)(tokens(2, 12, HIDDEN_SIZE))
+    convert_block(WindowAttention(HIDDEN_SIZE, HEADS, (2, 2)).double())(tokens(2, 4, HIDDEN_SIZE), None)
     assert calls == [0.3, 0.0, 0.0]
 
 
 def test_a_better_start_than_a_fresh_key():
     """On a network whose query is near its key, as a trained one's may be, the warm start is near the source."""
     torch.manual_seed(0)
-    block, x = shared_block(), tokens(2, 12, WIDTH)
+    block, x = shared_block(), tokens(2, 12, HIDDEN_SIZE)
     with torch.no_grad():
         block.qkv.weight += 0.02 * torch.randn_like(block.qkv.weight)
         distance = [(convert_block(block, warm_start=warm)(x) - block(x)).norm() for warm in (True, False)]
@@ -322,8 +322,8 @@ def test_a_better_start_than_a_fresh_key():
 
 
 def test_shared_frozen_and_half_precision_modules_stay_so():
-    block = SABlock(WIDTH, HEADS)
-    network = nn.ModuleDict({"first": block, "second": block, "cross": CrossAttentionBlock(WIDTH, HEADS)})
+    block = SABlock(HIDDEN_SIZE, HEADS)
+    network = nn.ModuleDict({"first": block, "second": block, "cross": CrossAttentionBlock(HIDDEN_SIZE, HEADS)})
     network.to(torch.bfloat16).requires_grad_(False)
     summary = to_kv(network, "kv_pos")
     assert network["first"] is network["second"]
@@ -335,7 +335,8 @@ def test_shared_frozen_and_half_precision_modules_stay_so():
 
 
 @pytest.mark.parametrize(
-    "network", [lambda: TransformerBlock(WIDTH, 24, HEADS), lambda: SpatialAttentionBlock(2, 32, num_head_channels=16)]
+    "network",
+    [lambda: TransformerBlock(HIDDEN_SIZE, 24, HEADS), lambda: SpatialAttentionBlock(2, 32, num_head_channels=16)],
 )
 def test_other_users_of_the_same_block(network):
     network = network()
@@ -349,7 +350,7 @@ class Different(SABlock):
 
 
 def test_a_subclass_with_its_own_forward_is_left_alone():
-    network = nn.Sequential(Different(WIDTH, HEADS), WindowAttention(WIDTH, HEADS, (2, 2)))
+    network = nn.Sequential(Different(HIDDEN_SIZE, HEADS), WindowAttention(HIDDEN_SIZE, HEADS, (2, 2)))
     assert to_kv(network).left_alone == ("0 (Different)",)
     assert isinstance(network[1], KeyValueWindowAttention)
 
@@ -357,12 +358,20 @@ def test_a_subclass_with_its_own_forward_is_left_alone():
 @pytest.mark.parametrize(
     ("network", "attention", "sentence"),
     [
-        (lambda: nn.Sequential(SABlock(WIDTH, HEADS)), "qk", "attention is 'qk'; a conversion makes kv or kv_pos"),
+        (
+            lambda: nn.Sequential(SABlock(HIDDEN_SIZE, HEADS)),
+            "qk",
+            "attention is 'qk'; a conversion makes kv or kv_pos",
+        ),
         (lambda: nn.Sequential(nn.Linear(2, 2)), "kv", "Sequential has nothing to convert; .*SABlock and WindowAtt"),
         (lambda: UNet(2, 1, 2, (4, 8), (2,)), "kv", "UNet has nothing to convert"),
-        (lambda: SABlock(WIDTH, HEADS), "kv", "the network is itself a SABlock; hand in the module that contains it"),
         (
-            lambda: nn.Sequential(SABlock(WIDTH, HEADS), WindowAttention(WIDTH, HEADS, (2, 2))),
+            lambda: SABlock(HIDDEN_SIZE, HEADS),
+            "kv",
+            "the network is itself a SABlock; hand in the module that contains it",
+        ),
+        (
+            lambda: nn.Sequential(SABlock(HIDDEN_SIZE, HEADS), WindowAttention(HIDDEN_SIZE, HEADS, (2, 2))),
             "kv_pos",
             "attention is 'kv_pos', but 1 is a WindowAttention, which has a position of its own; it converts to kv",
         ),

@@ -38,14 +38,14 @@ def tiny(net: str, decoder: str | None = None) -> Variant:
     [("qkv", 3, 0), ("kv", 2, 0), ("kv_pos", 2, 0), ("kv_rel", 2, 5 + 4), ("qk", 2, 0), ("k", 1, 0)],
 )
 def test_a_transformer_block_by_hand(kind, projections, extra, device):
-    grid, channels, heads, ratio = (5, 4), 24, 2, 3
+    grid, hidden_size, heads, ratio = (5, 4), 24, 2, 3
     tokens = grid[0] * grid[1]
     with torch.device(device):
-        attention = build_attention(kind, channels, heads, grid=grid)
-        block = TransformerBlock(attention, channels=channels, mlp_channels=ratio * channels).eval()
-        complete, conv_linear = count_macs(block, torch.zeros(1, tokens, channels), grid)
-    linear = (projections + 1 + 2 * ratio) * tokens * channels**2  # and the output map, and the MLP
-    products = 2 * tokens**2 * (channels + heads * extra) + tokens * channels * extra
+        attention = build_attention(kind, hidden_size, heads, grid=grid)
+        block = TransformerBlock(attention, hidden_size=hidden_size, mlp_dim=ratio * hidden_size).eval()
+        complete, conv_linear = count_macs(block, torch.zeros(1, tokens, hidden_size), grid)
+    linear = (projections + 1 + 2 * ratio) * tokens * hidden_size**2  # and the output map, and the MLP
+    products = 2 * tokens**2 * (hidden_size + heads * extra) + tokens * hidden_size * extra
     key_bias = tokens * 24 if kind == "kv_pos" else 0  # g = P w, of which 24 of 50 channels belong to the key
     assert conv_linear == linear
     assert complete == linear + products + key_bias
@@ -60,14 +60,16 @@ def test_convolutions_by_hand():
 @pytest.mark.parametrize("variant", [tiny("SETR", "naive"), tiny("SETR", "pup"), tiny("TransUNet")], ids=str)
 def test_what_kv_saves(variant):
     preset, tokens = SETR_PRESETS["tiny"], (SIDE // 16) ** 2
-    layers, channels = preset["num_layers"], preset["hidden_size"]  # TransUNet's transformer is the same
+    layers, hidden_size = preset["num_layers"], preset["hidden_size"]  # TransUNet's transformer is the same
     counts = {kind: count(variant, kind) for kind in ATTENTION_KINDS}
     for kind, projections in {"kv": 1, "kv_pos": 1, "qk": 1, "k": 2}.items():
         saved = counts["qkv"]["macs_conv_linear"] - counts[kind]["macs_conv_linear"]
-        assert saved == projections * layers * tokens * channels**2
-    assert counts["qkv"]["parameters"] - counts["kv"]["parameters"] == layers * (channels**2 + channels)
+        assert saved == projections * layers * tokens * hidden_size**2
+    assert counts["qkv"]["parameters"] - counts["kv"]["parameters"] == layers * (hidden_size**2 + hidden_size)
     attention = {kind: c["macs_complete"] - c["macs_conv_linear"] for kind, c in counts.items()}
-    assert attention["qkv"] == attention["kv"] == attention["qk"] == attention["k"] == layers * 2 * tokens**2 * channels
+    assert (
+        attention["qkv"] == attention["kv"] == attention["qk"] == attention["k"] == layers * 2 * tokens**2 * hidden_size
+    )
     assert attention["kv_pos"] - attention["kv"] == layers * tokens * 24
 
 
@@ -75,10 +77,10 @@ def test_cvt_attends_to_a_quarter_of_the_tokens():
     """The key is projected at every token where it is the query too, so kv saves the projection at stride 2."""
     stages = CVT_PRESETS["tiny"]["stages"]
     saved = attended = 0
-    for channels, layers, stride in zip(stages["channels"], stages["num_layers"], (4, 8, 16), strict=True):
+    for hidden_size, layers, stride in zip(stages["hidden_size"], stages["num_layers"], (4, 8, 16), strict=True):
         tokens = (SIDE // stride) ** 2
-        saved += layers * tokens // 4 * (channels**2 + 9 * channels)
-        attended += layers * 2 * tokens * tokens // 4 * channels
+        saved += layers * tokens // 4 * (hidden_size**2 + 9 * hidden_size)
+        attended += layers * 2 * tokens * tokens // 4 * hidden_size
     qkv, kv = (count(tiny("CvT"), kind) for kind in ("qkv", "kv"))
     assert qkv["macs_complete"] - qkv["macs_conv_linear"] == kv["macs_complete"] - kv["macs_conv_linear"] == attended
     assert qkv["macs_complete"] - kv["macs_complete"] == saved
@@ -97,9 +99,9 @@ def test_peak_memory_by_hand():
 
 
 def test_peak_memory_of_the_collapsed_kv_pos_has_no_square_tensor():
-    side, channels = 24, 32
-    kv, kv_pos = (build_attention(kind, channels, 2, grid=(side, side)).eval() for kind in ("kv", "kv_pos"))
-    tokens = torch.rand(1, side**2, channels)
+    side, hidden_size = 24, 32
+    kv, kv_pos = (build_attention(kind, hidden_size, 2, grid=(side, side)).eval() for kind in ("kv", "kv_pos"))
+    tokens = torch.rand(1, side**2, hidden_size)
     with torch.no_grad():
         more = peak_memory(lambda: kv_pos(tokens, (side, side))) - peak_memory(lambda: kv(tokens, (side, side)))
     assert more < 4 * side**4 / 2  # bytes of N x N numbers

@@ -75,7 +75,7 @@ def broken(whole: bytes, kind: str, compressed: bool, change: object) -> bytes:
 
 @pytest.fixture(scope="module")
 def inference(tmp_path_factory):
-    """The inference bundle with a network that needs no weights, its folder of inputs, and one sound file's bytes."""
+    """The inference bundle with a network that needs no weights, its folder of inputs, and one valid file's bytes."""
     folder = tmp_path_factory.mktemp("broken")
     (folder / "in").mkdir()
     volume = nib.Nifti1Image(make_volume(0, (20, 18, 3))[0], np.diag([-1.5, -1.5, 3, 1]))
@@ -97,12 +97,12 @@ def test_a_broken_file_gives_a_sentence_or_a_label_map_on_its_grid(inference, br
     parser.get_parsed_content("evaluator").run()
     if target.exists():
         event("segmented")
-        parser.get_parsed_content("bad_cases").tell()
+        parser.get_parsed_content("bad_cases").report()
         assert_label_map_of(target, source)
     else:
         event("refused")
         with pytest.raises(InputError, match=f"1 of 1 cases refused:\n  {source} "):
-            parser.get_parsed_content("bad_cases").tell()
+            parser.get_parsed_content("bad_cases").report()
     assert names_in(folder / "eval") in ([], ["scan.nii.gz"])  # no half-written file
 
 

@@ -1,4 +1,4 @@
-"""A bit that flipped in a .nii.gz or in weights: told, or without any effect on what is read."""
+"""A bit that flipped in a .nii.gz or in weights: reported, or without any effect on what is read."""
 
 import gzip
 import random
@@ -56,22 +56,22 @@ def scan(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_flipped_bit_in_a_volume_is_told_or_changes_nothing(reader, scan, tmp_path):
-    read, path, told = READERS[reader], tmp_path / "scan.nii.gz", []
+def test_a_flipped_bit_in_a_volume_is_reported_or_changes_nothing(reader, scan, tmp_path):
+    read, path, reported = READERS[reader], tmp_path / "scan.nii.gz", []
     whole = read(scan)
     for content in flipped(scan.read_bytes(), seed=len(reader)):
         path.write_bytes(content)
         try:
             found = read(path)
         except (PictureError, RuntimeError) as error:  # MONAI's wrapping
-            told.append(str(find_input_error(error) or error))
+            reported.append(str(find_input_error(error) or error))
         except InputError as error:
-            told.append(str(error))
+            reported.append(str(error))
         else:
             for got, wanted in zip(found, whole, strict=True):
                 np.testing.assert_array_equal(got, wanted)
-    assert len(told) > 0.9 * FLIPS
-    assert all("scan.nii.gz" in sentence for sentence in told)
+    assert len(reported) > 0.9 * FLIPS
+    assert all("scan.nii.gz" in sentence for sentence in reported)
 
 
 def nifti_bytes() -> bytes:
@@ -103,7 +103,7 @@ def test_what_gzip_allows_is_read(pack: Callable, tmp_path):
         lambda content: gzip.compress(content) + gzip.compress(b"a second part" * 9)[:-3],
     ],
 )
-def test_damage_behind_the_voxels_is_told(damage: Callable, tmp_path):
+def test_damage_behind_the_voxels_is_reported(damage: Callable, tmp_path):
     path = tmp_path / "scan.nii.gz"
     path.write_bytes(damage(nifti_bytes()))
     with pytest.raises(InputError, match=r"scan.nii.gz is no readable NIfTI file \(.+\); copy it again"):
@@ -128,22 +128,22 @@ def weights(tmp_path) -> Path:
     return tmp_path / "whole.pt"
 
 
-def test_a_flipped_bit_in_weights_is_told_or_changes_nothing(weights, tmp_path):
-    whole, path, told = torch.load(weights, weights_only=True), tmp_path / "model.pt", []
+def test_a_flipped_bit_in_weights_is_reported_or_changes_nothing(weights, tmp_path):
+    whole, path, reported = torch.load(weights, weights_only=True), tmp_path / "model.pt", []
     for content in flipped(weights.read_bytes(), seed=1, count=3 * FLIPS):
         path.write_bytes(content)
         network = nn.Linear(5, 4)
         try:
             load_weights(network, path)
         except InputError as error:
-            told.append(str(error))
+            reported.append(str(error))
         else:
             assert all(torch.equal(network.state_dict()[name], whole[name]) for name in whole)
-    assert all(sentence.startswith(f"{path} ") for sentence in told)
-    assert len(told) > FLIPS  # a tiny file is half padding
+    assert all(sentence.startswith(f"{path} ") for sentence in reported)
+    assert len(reported) > FLIPS  # a tiny file is half padding
 
 
-def test_a_part_that_is_called_a_folder_is_told(weights):
+def test_a_part_that_is_called_a_folder_is_reported(weights):
     """One flipped bit, for which torch would read whatever the memory held."""
     content = bytearray(weights.read_bytes())
     entry = content.rindex(b"PK\x01\x02", 0, content.rindex(b"data/0"))  # in the zip's table of contents
@@ -224,7 +224,7 @@ def test_a_resumed_training_does_not_take_a_broken_optimizer(tmp_path):
     network(torch.ones(1, 1)).sum().backward()
     optimizer.step()
     optimizer.state[network.weight]["exp_avg"].fill_(float("nan"))
-    progress = {"epoch": 1, "iteration": 1, "best": 0.5, "rival": None}
+    progress = {"epoch": 1, "iteration": 1, "best": 0.5, "earlier_score": None}
     state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), **progress}
     torch.save(state, tmp_path / "last.ckpt")
     trainer = Engine(lambda engine, batch: None)

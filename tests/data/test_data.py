@@ -84,7 +84,7 @@ def test_a_patient_in_two_sections_is_refused(tmp_path):
         ('{"training": [{"image": "a", "label": "b"}], "validation": [{"image": "c"}]}', "the file .*a is missing"),
     ],
 )
-def test_a_broken_datalist_is_told(tmp_path, content, sentence):
+def test_a_broken_datalist_is_reported(tmp_path, content, sentence):
     (tmp_path / "datalist.json").write_text(content)
     with pytest.raises(InputError, match=sentence):
         data.cases(tmp_path, "training")
@@ -128,7 +128,7 @@ def test_inference_takes_test_cases_with_or_without_label_then_those_listed_as_u
     with pytest.raises(InputError, match="test: c has no 'label'; training and scoring need one"):
         data.cases(tmp_path, "test")
     (tmp_path / "datalist.json").write_text(json.dumps({**content, "testing": []}))
-    assert data.volumes(tmp_path) == [{"image": str(tmp_path / "d")}]  # missing: its reading tells
+    assert data.volumes(tmp_path) == [{"image": str(tmp_path / "d")}]  # missing: its reading reports it
 
 
 def test_paths_may_be_relative_to_another_folder_by_option_alone(tmp_path):
@@ -190,7 +190,7 @@ def test_a_datalist_that_leads_nowhere_is_no_plain_folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["empty", "missing", "empty/notes.txt"])
-def test_nothing_to_segment_is_told(tmp_path, name):
+def test_nothing_to_segment_is_reported(tmp_path, name):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()
     with pytest.raises(InputError, match=r"has no volume.*; --dataset_dir must be"):

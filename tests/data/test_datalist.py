@@ -1,4 +1,4 @@
-"""What a datalist may hold, and what is told of one that is wrong; files need not be there for it."""
+"""What a datalist may hold, and what is reported of one that is wrong; files need not be there for it."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def test_paths_lead_below_the_datalist(tmp_path, key, text):
         ({"notice": ["x"]}, "'notice' is .*; it must be a text"),
     ],
 )
-def test_wrong_shapes_are_told_by_every_reader(tmp_path, content, sentence):
+def test_wrong_shapes_are_reported_by_every_reader(tmp_path, content, sentence):
     write(tmp_path, **content)
     for read in (read_datalist, volumes, lambda folder: cases(folder, "test"), lambda f: class_names(f, ["x"])):
         with pytest.raises(InputError, match=sentence):
@@ -82,13 +82,13 @@ def test_wrong_shapes_are_told_by_every_reader(tmp_path, content, sentence):
 
 
 @pytest.mark.parametrize("text", ['{"test": ["a"], "test": ["b"]}', '{"test": [{"image": "a", "image": "b"}]}'])
-def test_a_key_that_is_there_twice_is_told(tmp_path, text):
+def test_a_key_that_is_there_twice_is_reported(tmp_path, text):
     (tmp_path / "datalist.json").write_text(text)
     with pytest.raises(InputError, match=r"the key '(test|image)' is there twice"):
         read_datalist(tmp_path)
 
 
-def test_nesting_without_end_is_told(tmp_path):
+def test_nesting_without_end_is_reported(tmp_path):
     (tmp_path / "datalist.json").write_text('{"test": ' + "[" * 100_000)
     with pytest.raises(InputError, match="is not valid JSON"):
         read_datalist(tmp_path)
@@ -156,6 +156,6 @@ def test_label_tables(tmp_path, labels, names):
         ({"0": "background", "1": "a", "2": "a"}, "two labels have one name"),
     ],
 )
-def test_wrong_label_tables_are_told(tmp_path, labels, sentence):
+def test_wrong_label_tables_are_reported(tmp_path, labels, sentence):
     with pytest.raises(InputError, match=sentence):
         class_names(write(tmp_path, labels=labels), ["x"])

@@ -63,9 +63,9 @@ def test_two_volumes_never_share_a_label_map(tmp_path, names):
     for check in (with_own_names, lambda data: pending(data, tmp_path / "out", suffix=".dcm")):
         with pytest.raises(
             InputError, match=r"would have one label map, .*; names that differ in their endings"
-        ) as told:
+        ) as reported:
             check(cases)
-        assert {names[0], names[-1]} <= {part.rpartition(f"{tmp_path}/")[2] for part in str(told.value).split()}
+        assert {names[0], names[-1]} <= {part.rpartition(f"{tmp_path}/")[2] for part in str(reported.value).split()}
 
 
 def test_a_label_map_is_no_folder_of_another(tmp_path):
@@ -73,7 +73,7 @@ def test_a_label_map_is_no_folder_of_another(tmp_path):
         with_own_names(cases_of(tmp_path, "a.nii", "a.nii.gz/b.nii"))
 
 
-def test_equal_names_in_folders_of_their_own_are_kept_apart(tmp_path):
+def test_equal_names_in_folders_of_their_own_stay_distinct(tmp_path):
     cases = cases_of(tmp_path, "p1/a.nii", "p2/a.nii", "p2/a.b.nii")
     assert with_own_names(cases) == cases
 
@@ -107,7 +107,7 @@ def test_a_second_run_on_the_same_folder_leaves_its_label_maps_alone(tmp_path):
     assert volumes(tmp_path) == cases
 
 
-def test_an_evaluation_keeps_equal_names_apart(tmp_path, tiny_dataset):
+def test_an_evaluation_keeps_equal_names_distinct(tmp_path, tiny_dataset):
     entries = []
     for number in (5, 6):
         for kind in ("image", "label"):

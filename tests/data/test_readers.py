@@ -38,7 +38,7 @@ def test_a_series_folder_comes_in_geometric_order(tmp_path):
     assert not np.array_equal(scrambled, voxels)
 
 
-def test_a_mistake_is_told_and_no_other_reader_tried(tmp_path):
+def test_a_mistake_is_reported_and_no_other_reader_tried(tmp_path):
     (tmp_path / "a.nii.gz").write_bytes(b"no picture")
     (tmp_path / "a.png").write_bytes(b"no picture")
     load = LoadImage(VolumeReader)

@@ -23,7 +23,7 @@ def names(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in find_nifti(folder)[0]]
 
 
-def told(folder: Path) -> str:
+def reported(folder: Path) -> str:
     return as_sentence(find_nifti(folder)[1])
 
 
@@ -31,7 +31,7 @@ def test_other_endings_are_counted_by_kind(tmp_path):
     touch(tmp_path, "a.nii.gz", "b.NII.GZ", "c.NII", "d.mgz", "deep/e.mgz", "f.img", "f.hdr", "g.tar.gz", "h.Nii.gz")
     touch(tmp_path, "README", "im.1.2.840.10008")
     assert names(tmp_path) == ["a.nii.gz", "b.NII.GZ", "c.NII"]
-    assert told(tmp_path) == (
+    assert reported(tmp_path) == (
         "2 *.mgz (first: d.mgz), 2 without an ending (first: README), 1 *.Nii.gz (first: h.Nii.gz), "
         "1 *.hdr (first: f.hdr), 1 *.img (first: f.img), 1 *.tar.gz (first: g.tar.gz)"
     )
@@ -39,14 +39,14 @@ def test_other_endings_are_counted_by_kind(tmp_path):
 
 def test_many_kinds_make_no_endless_line(tmp_path):
     touch(tmp_path, *(f"a.x{number:02}" for number in range(40)))
-    assert told(tmp_path).endswith("1 *.x09 (first: a.x09), 30 of 30 other kinds (first: a.x10)")
+    assert reported(tmp_path).endswith("1 *.x09 (first: a.x09), 30 of 30 other kinds (first: a.x10)")
 
 
 def test_hidden_files_and_folders_are_no_data(tmp_path):
     touch(tmp_path, "a.nii.gz", "._a.nii.gz", "__MACOSX/._a.nii.gz", "Thumbs.db", ".ipynb_checkpoints/a.nii")
     touch(tmp_path, "sub/.git/annex/b.nii.gz", ".partial-7-a.nii.gz")
     assert names(tmp_path) == ["a.nii.gz"]
-    assert told(tmp_path) == "6 hidden (first: ._a.nii.gz)"
+    assert reported(tmp_path) == "6 hidden (first: ._a.nii.gz)"
     assert names(touch(tmp_path / ".cache" / "hub", "a.nii.gz")) == ["a.nii.gz"]  # above, they do not count
 
 
@@ -62,7 +62,7 @@ def test_links_to_files_have_their_own_names(tmp_path):
     assert names(tmp_path / "in") == ["hub1.nii.gz", "hub2.nii.gz", "real.nii.gz", "sub/annex.nii.gz"]
 
 
-def test_a_link_that_leads_nowhere_is_told_by_its_name(tmp_path):
+def test_a_link_that_leads_nowhere_is_reported_by_its_name(tmp_path):
     (tmp_path / "gone.nii.gz").symlink_to(".git/annex/objects/KEY")
     (tmp_path / "round.nii.gz").symlink_to("round.nii.gz")
     assert names(tmp_path) == ["gone.nii.gz", "round.nii.gz"]
@@ -101,7 +101,7 @@ def test_what_is_no_regular_file_is_never_opened(tmp_path):
             os.fchdir(here)
             os.close(here)
     assert names(tmp_path) == ["a.nii.gz/a.nii"]
-    assert told(tmp_path) == "4 device or pipe (first: linked.nii.gz)"
+    assert reported(tmp_path) == "4 device or pipe (first: linked.nii.gz)"
     with pytest.raises(InputError, match="is no regular file; give one"):
         NiftiReader().get_data((str(tmp_path / "pipe.nii.gz"),))
 
@@ -113,4 +113,4 @@ def test_label_maps_of_an_earlier_run_are_no_scans_and_prepared_images_are(tmp_p
     (tmp_path / "seg" / "a.nii.gz").write_text("corrected by hand")
     (tmp_path / "seg" / RECORD).open("a").write('{"file": ["x"], "sha256": 5, "kind": "label map"}\n[]\n{"fi')
     assert names(tmp_path) == ["images/a.nii.gz"]
-    assert "1 label map made by kvseg_monai (first: seg/a.nii.gz)" in told(tmp_path)
+    assert "1 label map made by kvseg_monai (first: seg/a.nii.gz)" in reported(tmp_path)

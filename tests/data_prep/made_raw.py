@@ -28,7 +28,7 @@ class RawSource:
 
     def add(self, scan: str, slices: int = 3) -> "RawSource":
         for number in range(1, slices + 1):
-            # Each pixel tells where it is: 1000 per slice, 10 per row, 1 per column.
+            # Each pixel says where it is: 1000 per slice, 10 per row, 1 per column.
             rows, columns = np.mgrid[:HEIGHT, :WIDTH]
             self.write(self.path(scan, number), (1000 * number + 10 * rows + columns).astype(np.uint16))
             for organ in CLASSES:

@@ -1,4 +1,4 @@
-"""Broken DICOM, NIfTI, PNG and run-length files through the preparations, next to a sound scan.
+"""Broken DICOM, NIfTI, PNG and run-length files through the preparations, next to a valid scan.
 
 Always a sentence or a right answer; never a traceback, a half-written file, or a word on who the patient is.
 """
@@ -89,7 +89,7 @@ def outcome(kind: str, folder: Path, *options: str) -> dict[str, nib.Nifti1Image
 
 # DICOM.
 
-SOUND = series_uid("sound")
+VALID = series_uid("valid")
 
 
 def voxels(shape: tuple = (9, 8, 3)) -> np.ndarray:
@@ -98,12 +98,12 @@ def voxels(shape: tuple = (9, 8, 3)) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def dicom_sources(tmp_path_factory) -> dict[str, dict[str, bytes]]:
-    """Files of one series and, with ``sound``, of another, by how they are stored."""
+    """Files of one series and, with ``valid``, of another, by how they are stored."""
     folder = tmp_path_factory.mktemp("dicom")
     labels = (voxels() % 3).astype(np.uint8)
     for kind in ("plain", "enhanced", "segmented", *SYNTAXES):
-        sound = {"SeriesInstanceUID": SOUND, "SeriesNumber": 1, "FrameOfReferenceUID": "1.2.3"}
-        write_series(folder / kind / "sound", voxels(), AFFINE, **sound)
+        valid = {"SeriesInstanceUID": VALID, "SeriesNumber": 1, "FrameOfReferenceUID": "1.2.3"}
+        write_series(folder / kind / "valid", voxels(), AFFINE, **valid)
         if kind == "enhanced":
             write_enhanced(folder / kind / "bad", voxels(), AFFINE)
             continue
@@ -121,11 +121,11 @@ def dicom_sources(tmp_path_factory) -> dict[str, dict[str, bytes]]:
 def check_dicom(contents: dict[str, bytes]) -> None:
     with folder_of(contents) as folder:
         images = outcome("dicom", folder)
-        sound = [name for name in images if name.startswith("series001")]
+        valid = [name for name in images if name.startswith("series001")]
         if images:
-            assert np.array_equal(np.asarray(images[sound[0]].dataobj), voxels())
+            assert np.array_equal(np.asarray(images[valid[0]].dataobj), voxels())
         stored = list(planes(folder / "in"))
-        for name in images.keys() - set(sound[:1]):
+        for name in images.keys() - set(valid[:1]):
             found = np.asarray(images[name].dataobj)
             if stored and found.dtype.kind in "iu":  # neither rescaled nor, as damaged headers may ask for, inverted
                 assert all(any(np.array_equal(plane.T, one) for one in stored) for plane in np.moveaxis(found, 2, 0))
@@ -162,7 +162,7 @@ def test_compressed_slices_that_are_damaged(dicom_sources, kind, change):
 
 @settings(fuzz, max_examples=8)
 @given(change=CUTS | BYTE_CHANGES)
-def test_slices_that_are_decoded_apart(dicom_sources, change):
+def test_slices_that_are_decoded_isolated(dicom_sources, change):
     contents = dicom_sources["JPEGLosslessProcess14_1"]
     start = contents["bad"].index(b"\xe0\x7f\x10\x00")
     check_dicom(contents | {"bad": contents["bad"][:start] + broken(contents["bad"][start:], change)})
@@ -237,11 +237,11 @@ def test_broken_nifti(part, change):
         bad[change[0] : change[0] + len(change[1])] = change[1]
     else:
         bad = broken(bytes(bad), change)
-    contents = {f"{kind}/sound.nii": content for kind, content in whole.items()}
+    contents = {f"{kind}/valid.nii": content for kind, content in whole.items()}
     contents |= {f"{kind}/bad.nii": content for kind, content in whole.items()} | {f"{part}/bad.nii": bytes(bad)}
     with folder_of(contents) as folder:
         images = outcome("nifti", folder, "--patient", "([a-z]+)", *TABLE)
-        assert np.array_equal(np.asarray(images["sound"].dataobj), voxels())
+        assert np.array_equal(np.asarray(images["valid"].dataobj), voxels())
         if "bad" in images:
             source = nib.load(folder / "in" / "images" / "bad.nii")
             found = np.asarray(images["bad"].dataobj, dtype=np.float32)
@@ -276,10 +276,10 @@ def test_broken_png(part, change):
         bad[29:33] = struct.pack(">I", zlib.crc32(bad[12:29]))
     else:
         bad = broken(whole[part], change)
-    contents = {f"{kind}/{name}.png": content for kind, content in whole.items() for name in ("sound", "bad")}
+    contents = {f"{kind}/{name}.png": content for kind, content in whole.items() for name in ("valid", "bad")}
     with folder_of(contents | {f"{part}/bad.png": bytes(bad)}) as folder:
         images = outcome("png_pairs", folder, "--patient", "([a-z]+)", "--spacing", "1.5", *TABLE)
-        assert np.array_equal(np.asarray(images["sound"].dataobj)[..., 0].T, voxels()[..., 0])
+        assert np.array_equal(np.asarray(images["valid"].dataobj)[..., 0].T, voxels()[..., 0])
         if "bad" in images:
             with Image.open(folder / "in" / "images" / "bad.png") as source:
                 assert np.array_equal(np.asarray(images["bad"].dataobj)[..., 0].T, np.asarray(source))

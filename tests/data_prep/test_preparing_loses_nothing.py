@@ -88,7 +88,7 @@ RELATIONS = {
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
-def test_a_target_that_does_not_lie_apart_is_refused(kind, relation, tmp_path):
+def test_a_target_that_overlaps_the_source_is_refused(kind, relation, tmp_path):
     arguments = make(kind, tmp_path / "mine" / "in")
     folder = RELATIONS[relation](tmp_path / "mine" / "in", tmp_path / "mine" / "out")
     before = tree(tmp_path)
@@ -375,7 +375,7 @@ def test_a_link_or_a_pipe_in_the_place_of_a_record(tmp_path, target, place):
     (tmp_path / "mine.jsonl").write_text("mine")
     (target / place / RECORD).symlink_to(tmp_path / "mine.jsonl")
     for _ in range(2):
-        with contextlib.suppress(InputError):  # of each scan it is told apart
+        with contextlib.suppress(InputError):  # of each scan it is distinguished
             assert prepare("nifti", [*arguments, "--overwrite"], target) == 1
         assert (tmp_path / "mine.jsonl").read_text() == "mine"
         (target / place / RECORD).unlink()

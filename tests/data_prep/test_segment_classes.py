@@ -115,12 +115,12 @@ PAIRS = {  # of segments that have one name: what they are, and the classes
 }
 
 
-@pytest.mark.parametrize("apart", ["one file", "two files"])
+@pytest.mark.parametrize("files", ["one file", "two files"])
 @pytest.mark.parametrize("kind", PAIRS)
-def test_one_name_and_two_codes_are_two_classes(kind, apart, tmp_path, target):
+def test_one_name_and_two_codes_are_two_classes(kind, files, tmp_path, target):
     one, two, names = PAIRS[kind]
     label, *_ = volume(tmp_path / "in")
-    if apart == "one file":
+    if files == "one file":
         say(segment(tmp_path / "in", label, ["Segment_1", "segment 1"]), one, two)
     else:
         say(segment(tmp_path / "in", (label == 1).astype(np.uint8), ["Segment_1"], file="a"), one)
@@ -130,8 +130,8 @@ def test_one_name_and_two_codes_are_two_classes(kind, apart, tmp_path, target):
     value = {name: int(number) for number, name in summary["labels"].items()}
     expected = np.array([0, value[names[0]], value[names[1]]], np.uint8)[label]
     np.testing.assert_array_equal(labels(target), expected)
-    told = f"segments called segment_1 have several codes and are several classes: {', '.join(sorted(names))}"
-    assert told in summary["remarks"]
+    reported = f"segments called segment_1 have several codes and are several classes: {', '.join(sorted(names))}"
+    assert reported in summary["remarks"]
 
 
 SAME = {
@@ -162,7 +162,7 @@ def test_one_code_under_two_names_is_two_classes(tmp_path, target):
     assert classes(run(tmp_path / "in", target)) == ["liver", "right_lobe"]
 
 
-def test_segments_that_are_alike_are_one_class_and_told(tmp_path, target):
+def test_segments_that_are_alike_are_one_class_and_reported(tmp_path, target):
     label, *_ = volume(tmp_path / "in")
     said = {TYPE: code(*MASS)}
     say(segment(tmp_path / "in", label, ["Lesion", "lesion"]), said, said)
@@ -291,7 +291,7 @@ def test_a_segmentation_that_names_no_series_is_of_the_same_patient_and_grid(tmp
 def test_a_segmentation_of_several_series_labels_those_on_its_grid(tmp_path, target):
     source, frame = tmp_path / "in", {"FrameOfReferenceUID": "1.2.9"}
     label, one, uid = volume(source, **frame)
-    _, two, other = volume(source, "twin", **frame)
+    _, two, other = volume(source, "copy", **frame)
     coarse = write_series(
         source / "coarse", np.ones((4, 3, 2), np.int16), AFFINE * 2, SeriesInstanceUID="1.2.7", **frame
     )
@@ -311,7 +311,7 @@ def test_a_segmentation_of_some_slices_leaves_the_others_empty(tmp_path, target)
     np.testing.assert_array_equal(labels(target), label)
 
 
-def test_a_copy_is_told_and_a_class_that_a_second_file_lacks_is_no_conflict(tmp_path, target):
+def test_a_copy_is_reported_and_a_class_that_a_second_file_lacks_is_no_conflict(tmp_path, target):
     label, *_ = volume(tmp_path / "in")
     first = segment(tmp_path / "in", (label == 1).astype(np.uint8), ["Liver", "Spleen"])
     shutil.copy(first, tmp_path / "in" / "seg-copy")

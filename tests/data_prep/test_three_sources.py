@@ -98,7 +98,7 @@ def test_processes_make_no_difference(kind, arguments, tmp_path):
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
-def test_a_bad_scan_is_left_out_and_told(kind, arguments, target, tmp_path, capsys):
+def test_a_bad_scan_is_left_out_and_reported(kind, arguments, target, tmp_path, capsys):
     path = tmp_path / "in" / IMAGE_FILE[kind]
     path.write_bytes(path.read_bytes()[:-20])
     assert prepare(kind, arguments, target) == 1
@@ -138,7 +138,7 @@ def test_wrong_numbers(kind, arguments, target, option, value):
     assert not target.exists()
 
 
-def test_the_command_tells_a_mistake_in_one_line(kind, arguments, tmp_path):
+def test_the_command_reports_a_mistake_in_one_line(kind, arguments, tmp_path):
     wrong = ["--source", str(tmp_path / "nowhere"), *arguments[2:], "--target", str(tmp_path / "out")]
     line = [sys.executable, "-m", f"data_prep.{kind}", *wrong]
     result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -148,6 +148,6 @@ def test_the_command_tells_a_mistake_in_one_line(kind, arguments, tmp_path):
     assert "nowhere" in result.stderr
 
 
-def test_a_process_that_is_ended_from_outside_is_told():
+def test_a_process_that_is_ended_from_outside_is_reported():
     with pytest.raises(InputError, match=r"a process was ended from outside.*--workers 1"):
         list(as_done(os._exit, [1, 1], workers=2))

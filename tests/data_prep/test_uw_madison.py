@@ -195,7 +195,7 @@ def test_wrong_worker_count(raw, target):
         prepare(raw.add(SCAN).save(), target, workers=0)
 
 
-def test_the_command_tells_a_mistake_in_one_line(tmp_path):
+def test_the_command_reports_a_mistake_in_one_line(tmp_path):
     command = [
         sys.executable,
         "-m",

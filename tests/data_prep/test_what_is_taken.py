@@ -1,4 +1,4 @@
-"""Which files of a source are taken: links are followed, nothing hangs, the rest is told, no name clashes."""
+"""Which files of a source are taken: links are followed, nothing hangs, the rest is reported, no name clashes."""
 
 import csv
 import json
@@ -131,7 +131,7 @@ def test_one_file_under_two_patients(kind, arguments, source, target, make_link)
 
 
 @pytest.mark.parametrize("gray", [False, True])
-def test_a_copy_under_two_patients_is_told(kind, arguments, source, target, gray):
+def test_a_copy_under_two_patients_is_reported(kind, arguments, source, target, gray):
     """But not images of one gray value, as empty slices are."""
     _, masks, ending = PAIRS[kind]
     stem = "anna_1"
@@ -150,8 +150,8 @@ def test_a_copy_under_two_patients_is_told(kind, arguments, source, target, gray
         with (source / "index.csv").open("a", newline="") as stream:
             csv.writer(stream).writerow(["eva_1.png", "eva", "eva_1", "1", "1.5,1.6"])
     assert prepare(kind, arguments, target) == 0
-    told = [] if gray else ["one image under the names of several patients: anna_1, eva_1"]
-    assert summary(target)["remarks"] == told
+    reported = [] if gray else ["one image under the names of several patients: anna_1, eva_1"]
+    assert summary(target)["remarks"] == reported
 
 
 def test_one_slice_under_two_patients(tmp_path, target):
@@ -166,7 +166,7 @@ def test_one_slice_under_two_patients(tmp_path, target):
 # What is passed over.
 
 
-def test_what_is_passed_over_is_told(kind, arguments, source, target, capsys):
+def test_what_is_passed_over_is_reported(kind, arguments, source, target, capsys):
     _, masks, ending = PAIRS[kind]
     others = ["a.zip", "b.zip", "c.mha", "LICENSE", "deep/er/d.nrrd", ".DS_Store", f"._anna_1{ending}", ".git/x.zip"]
     for name in [f"images/{name}" for name in others] + [f"{masks}/notes.txt"]:
@@ -174,16 +174,16 @@ def test_what_is_passed_over_is_told(kind, arguments, source, target, capsys):
         (source / name).write_text("")
     (Path(os.fsdecode(os.fsencode(source / "images") + b"/\xff" + ending.encode()))).write_text("")
     assert prepare(kind, arguments, target) == 0
-    told = (
+    reported = (
         f"passed over in images and {masks}: 1 *.mha, 1 *.nrrd, 1 *.txt, 2 *.zip, 3 hidden, "
         "1 whose name is not in UTF-8, 1 without ending"
     )
-    assert told in capsys.readouterr().out
-    assert summary(target)["remarks"] == [told]
+    assert reported in capsys.readouterr().out
+    assert summary(target)["remarks"] == [reported]
 
 
 def test_other_series_of_a_patient_are_passed_over(source, target):
-    """Of images and masks in one folder, told apart by a suffix, no file of the other side counts."""
+    """Of images and masks in one folder, distinguished by a suffix, no file of the other side counts."""
     arguments = make_nifti(source)
     for path in (source / "labels").iterdir():
         path.rename(source / "images" / path.name.replace(".nii.gz", "_seg.nii.gz"))
@@ -228,7 +228,9 @@ def test_two_scans_of_one_name(source, target):
     arguments = make_nifti(source)
     for folder in ("images", "labels"):
         shutil.copy(source / folder / "anna_1.nii.gz", source / folder / "Anna_1.nii.gz")
-    with pytest.raises(InputError, match="named Anna_1 and anna_1, which are one file on disks that do not tell upper"):
+    with pytest.raises(
+        InputError, match="named Anna_1 and anna_1, which are one file on disks that do not distinguish upper"
+    ):
         prepare("nifti", [*arguments, "--patient", "([a-zA-Z]+)_"], target)
     assert not target.exists()
 
@@ -268,7 +270,7 @@ def test_names_of_many_letters_are_kept():
     check_names(["case 1", "Fall-\u00e4\u00f6", "\u60a3\u8005", "a.b", "a_b", "x" * 230])
 
 
-def test_real_series_have_names_apart(tmp_path, target):
+def test_real_series_have_distinct_names(tmp_path, target):
     assert prepare("dicom", make_dicom(tmp_path / "in"), target) == 0
     check_names(sorted(images(target)))
 

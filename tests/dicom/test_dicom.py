@@ -1,4 +1,4 @@
-"""MR series in folders as they come: found, told apart, put in the order of their places."""
+"""MR series in folders as they come: found, distinguished, put in the order of their places."""
 
 import itertools
 import logging
@@ -166,7 +166,7 @@ def test_phases_and_echoes_together(tmp_path, keyword):
     same_volume(found[1], make_voxels(seed=22), affine)  # the shorter echo's second phase
 
 
-def test_repetitions_that_only_their_order_tells_apart(tmp_path):
+def test_repetitions_that_only_their_order_distinguishes(tmp_path):
     affine = np.diag([-1.5, -1.5, 3, 1])
     for repetition in range(3):
         numbers = range(repetition, 18, 3)
@@ -178,12 +178,12 @@ def test_repetitions_that_only_their_order_tells_apart(tmp_path):
         same_volume(series, make_voxels(seed=repetition), affine)
 
 
-def test_slices_that_nothing_tells_apart_are_refused(tmp_path):
+def test_slices_that_nothing_distinguishes_are_refused(tmp_path):
     for name in "ab":
         write_series(tmp_path / name, make_voxels(), np.diag([-1.5, -1.5, 3, 1]), numbers=[1] * 6)
     found, skipped = find_series(tmp_path)
     assert not found
-    assert "2 slices lie at the same place and nothing in their headers tells them apart" in skipped[0].reason
+    assert "2 slices lie at the same place and nothing in their headers distinguishes them" in skipped[0].reason
     assert skipped[0].fault
 
 
@@ -243,7 +243,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("fault", SPOILT)
-def test_slices_that_make_no_volume_are_told(tmp_path, fault):
+def test_slices_that_make_no_volume_are_reported(tmp_path, fault):
     change, sentence = SPOILT[fault]
     change(write_series(tmp_path / "bad", make_voxels(), np.diag([-1.5, -1.5, 3, 1])))
     write_series(tmp_path / "good", make_voxels(), np.diag([-1.5, -1.5, 3, 1]), SeriesInstanceUID="1.2.3")
@@ -281,7 +281,7 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("keyword", HEADERS)
-def test_headers_that_make_no_slice_are_told(tmp_path, keyword):
+def test_headers_that_make_no_slice_are_reported(tmp_path, keyword):
     value, sentence = HEADERS[keyword]
     (path,) = write_series(tmp_path, make_voxels((4, 4, 1)), np.diag([-1.5, -1.5, 3, 1]))
     spoil(path, **{keyword: value})
@@ -291,7 +291,7 @@ def test_headers_that_make_no_slice_are_told(tmp_path, keyword):
     assert skipped[0].fault
 
 
-# Nothing tells who the patient is.
+# Nothing identifies the patient.
 
 
 def test_names_notes_and_logs_hold_no_identity(tmp_path, caplog, recwarn):

@@ -1,4 +1,4 @@
-"""A messy DICOM folder through the whole command: good volumes finished, bad ones told, and no word on the patient."""
+"""A messy DICOM folder through the command: good volumes finished, bad ones reported, and no word on the patient."""
 
 import gzip
 import os
@@ -92,15 +92,15 @@ def run(scans: Path, target: Path, *overlays: str) -> subprocess.CompletedProces
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR")
 @pytest.mark.parametrize("overlays", [(), (SEG_OVERLAY,)], ids=["nifti", "dicom_seg"])
-def test_the_good_volumes_are_finished_and_the_bad_ones_told(overlays, scans, tmp_path):
+def test_the_good_volumes_are_finished_and_the_bad_ones_reported(overlays, scans, tmp_path):
     result = run(scans, tmp_path / "run", *overlays)
     assert result.returncode == 2, result.stderr[-3000:]
     assert "Traceback" not in result.stderr
     *_, count, one, two, three, four, rest = result.stderr.strip().splitlines()
     assert (count, rest) == ("error: 4 of 6 cases refused:", "2 case(s) are finished")
-    told = "\n".join([one, two, three, four])
+    reported = "\n".join([one, two, three, four])
     for sentence in ("slices are missing", "is 0 in every voxel", "looks like CT", "cut_off/IM0001"):
-        assert told.count(sentence) == 1
+        assert reported.count(sentence) == 1
     for rule in ("modality CT, only MR is read", "a localizer"):
         assert f"left out: 5 files: {rule}" in result.stderr
     suffix = ".dcm" if overlays else ".nii.gz"

@@ -1,4 +1,4 @@
-"""Series that repeat a volume and were stopped or lost files: whole volumes are kept, none is mixed, and it is told."""
+"""Series that repeat a volume and were stopped or lost files: whole volumes are kept, none mixed, all reported."""
 
 import itertools
 import logging
@@ -20,7 +20,7 @@ AFFINE = np.diag([-1.5, -1.5, 3, 1])
 SLICES, TIMES = 6, 3
 Values = Callable[[int, int], dict]  # (time, slice) -> header
 
-TRAIT: dict[str, Values] = {
+ATTRIBUTES: dict[str, Values] = {
     "temporal positions": lambda time, _: {"TemporalPositionIdentifier": time + 1, "InstanceNumber": 1},
     "acquisitions": lambda time, _: {"AcquisitionNumber": time + 8, "InstanceNumber": 1},
     "trigger times": lambda time, _: {"TriggerTime": 40.5 * time, "InstanceNumber": 1},
@@ -61,9 +61,9 @@ def left_out(skipped: list[Skipped]) -> list[str]:
 
 
 @pytest.mark.parametrize("gone", ["last", "every other"])
-@pytest.mark.parametrize("name", [*TRAIT, *RANK])
+@pytest.mark.parametrize("name", [*ATTRIBUTES, *RANK])
 def test_a_scan_that_was_stopped_keeps_its_whole_volumes(tmp_path, name, gone):
-    write_dynamic(tmp_path, (TRAIT | RANK)[name], [(2, at) for at in GONE[gone]])
+    write_dynamic(tmp_path, (ATTRIBUTES | RANK)[name], [(2, at) for at in GONE[gone]])
     found, skipped = find_series(tmp_path)
     assert [series.notes for series in found] == [(f"3 {name} at the same place",)] * 2
     for time, series in enumerate(sorted(found, key=lambda series: series.frames[0].header.name)):
@@ -78,19 +78,19 @@ def test_a_scan_that_was_stopped_keeps_its_whole_volumes(tmp_path, name, gone):
 @pytest.mark.parametrize("time", range(TIMES))
 @pytest.mark.parametrize("name", ["temporal positions", *RANK])
 def test_a_volume_that_lost_slices_takes_no_other_with_it(tmp_path, name, time, gone):
-    write_dynamic(tmp_path, (TRAIT | RANK)[name], [(time, at) for at in GONE[gone]])
+    write_dynamic(tmp_path, (ATTRIBUTES | RANK)[name], [(time, at) for at in GONE[gone]])
     found, skipped = find_series(tmp_path)
     for number, series in zip((t for t in range(TIMES) if t != time), found, strict=True):
         same_volume(series, make_voxels(seed=number), AFFINE)
     which = ("the first", "number 2", "the last")[time]
-    if (time, gone) == (0, "first") and name in RANK:  # times alone do not tell that the scan's first slices are gone
+    if (time, gone) == (0, "first") and name in RANK:  # times alone do not show that the scan's first slices are gone
         name = "repetitions by InstanceNumber"
     assert left_out(skipped) == [f"{which} of 3 {name} has {6 - len(GONE[gone])} slices of 6 and is left out"]
     assert [item.fault for item in skipped] == [time != 2]  # files are lost, unless the scan was stopped
 
 
-def test_it_is_told_by_the_commands_and_is_no_fault(tmp_path, caplog):
-    write_dynamic(tmp_path, TRAIT["temporal positions"], [(2, at) for at in GONE["last"]])
+def test_it_is_reported_by_the_commands_and_is_no_fault(tmp_path, caplog):
+    write_dynamic(tmp_path, ATTRIBUTES["temporal positions"], [(2, at) for at in GONE["last"]])
     prepared = read_source(tmp_path, labels=None, split_gaps=False, keep_ids=False, name=None)
     assert (len(prepared.scans), prepared.failed) == (2, {})
     sentence = "the last of 3 temporal positions has 4 slices of 6 and is left out"
@@ -100,10 +100,10 @@ def test_it_is_told_by_the_commands_and_is_no_fault(tmp_path, caplog):
     assert caplog.text.count(sentence) == 1
 
 
-def test_several_that_are_short_are_told_each(tmp_path):
+def test_several_that_are_short_are_reported_each(tmp_path):
     """Where the last two have no place in common, no place has as many slices as there are times."""
     gone = [*((1, at) for at in range(2, 6)), *((2, at) for at in range(4))]
-    write_dynamic(tmp_path, TRAIT["temporal positions"], gone)
+    write_dynamic(tmp_path, ATTRIBUTES["temporal positions"], gone)
     found, skipped = find_series(tmp_path)
     same_volume(found[0], make_voxels(seed=0), AFFINE)
     assert len(found) == 1
@@ -114,7 +114,7 @@ def test_several_that_are_short_are_told_each(tmp_path):
 
 
 def test_parts_that_are_asked_for_are_kept(tmp_path):
-    write_dynamic(tmp_path, TRAIT["temporal positions"], [(2, at) for at in GONE["one"]])
+    write_dynamic(tmp_path, ATTRIBUTES["temporal positions"], [(2, at) for at in GONE["one"]])
     found, skipped = find_series(tmp_path, split_gaps=True)
     assert [series.shape[2] for series in found] == [6, 6, 2, 3]
     assert found[2].notes[1:] == ("5 slices where most have 6", "2 parts between gaps")

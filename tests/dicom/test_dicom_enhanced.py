@@ -114,7 +114,7 @@ def group(name: str, keyword: str, *values: object) -> list[dict]:
     return [{name: [item(**{keyword: value})]} for value in values]
 
 
-TRAITS = {
+ATTRIBUTES = {
     "image types": group("MRImageFrameTypeSequence", "ComplexImageComponent", "MAGNITUDE", "PHASE"),
     "echo times": group("MREchoSequence", "EffectiveEchoTime", 2.5, 12.5),
     "inversion times": group("MRModifierSequence", "InversionTimes", 90.0, 1000.0),
@@ -137,11 +137,11 @@ def two_volumes(tmp_path: Path, change: Callable[[Dataset, list[Dataset], Datase
     return volumes(written(tmp_path / "two", change, order=[*range(6), *range(6)]))
 
 
-@pytest.mark.parametrize("name", TRAITS)
-def test_what_tells_volumes_apart_stands_in_its_group(tmp_path, name):
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_what_distinguishes_volumes_stands_in_its_group(tmp_path, name):
     def change(_shared, frames, _dataset):
         for number, groups in enumerate(frames):
-            for keyword, value in TRAITS[name][number // 6].items():
+            for keyword, value in ATTRIBUTES[name][number // 6].items():
                 setattr(groups, keyword, value)
             private(groups, number)
 
@@ -150,7 +150,7 @@ def test_what_tells_volumes_apart_stands_in_its_group(tmp_path, name):
     assert found[0].notes == (f"2 {name} at the same place",)
 
 
-def test_dimensions_tell_volumes_apart_where_no_known_fact_does(tmp_path):
+def test_dimensions_distinguish_volumes_where_no_known_fact_does(tmp_path):
     """As Philips does with what labels blood: the dimension points to a private element."""
 
     def change(_shared, frames, dataset):

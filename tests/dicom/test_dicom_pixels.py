@@ -189,13 +189,13 @@ def test_floating_point_values(tmp_path, keyword, kind):
 # Damage.
 
 
-def test_truncated_pixels_are_told():
+def test_truncated_pixels_are_reported():
     with pytest.raises(InputError, match=r"MR_truncated.dcm cannot be decoded .*less than expected.*copy it again"):
         load(Path(get_testdata_file("MR_truncated.dcm", download=False)))
 
 
 @pytest.mark.parametrize("syntax", [None, *SYNTAXES])
-def test_a_file_that_is_cut_off_is_told(tmp_path, syntax):
+def test_a_file_that_is_cut_off_is_reported(tmp_path, syntax):
     paths = write_series(tmp_path, make_voxels(shape=(40, 30, 3)), AFFINE)
     for path in paths if syntax else ():
         compress(path, SYNTAXES[syntax])
@@ -247,7 +247,7 @@ def test_the_child_stops_at_the_first_damaged_file():
     assert (result.returncode, result.stdout) == (1, b"")
 
 
-def test_a_file_that_changed_is_told(tmp_path):
+def test_a_file_that_changed_is_reported(tmp_path):
     paths = write_series(tmp_path, make_voxels(), AFFINE)
     (series,), _ = find_series(tmp_path)
     write_series(tmp_path, make_voxels(shape=(8, 5, 4)), AFFINE, SeriesInstanceUID=series_uid("new"))

@@ -1,4 +1,4 @@
-"""Folders as they come: links, hidden folders, pipes, archives, copies; all that is passed over is told by its kind."""
+"""Folders as they come: links, hidden folders, pipes, archives, copies; what is passed over is reported by kind."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ from kvseg_monai.dicom.skipped import sentences
 AFFINE = np.diag([-1.5, -1.5, 3, 1])
 
 
-def told(folder: Path) -> list[str]:
+def reported(folder: Path) -> list[str]:
     found, skipped = find_series(folder)
     assert len(found) == 1, [str(item) for item in skipped]
     same_volume(found[0], make_voxels(), AFFINE)
@@ -37,13 +37,13 @@ def link(target: Path, at: Path) -> None:
 
 @pytest.mark.parametrize("store", [".git/annex/objects/Xz/MD5E-s9--{}.dcm/MD5E-s9--{}.dcm", "../blobs/{}"])
 def test_links_to_files_are_followed_wherever_they_lead(tmp_path, store):
-    """As git-annex keeps its files, and a hub its cache: the name that tells something is the link's."""
+    """As git-annex keeps its files, and a hub its cache: the name that says something is the link's."""
     for number, path in enumerate(write_series(tmp_path / "scan", make_voxels(), AFFINE)):
         content = tmp_path / "data" / store.replace("{}", f"{number:032x}")
         content.parent.mkdir(parents=True, exist_ok=True)
         path.rename(content)
         link(content, tmp_path / "data" / "sub-01" / f"slice{number}")
-    assert told(tmp_path / "data") == (["1 folder: hidden, not searched (first: .git/)"] if "git" in store else [])
+    assert reported(tmp_path / "data") == (["1 folder: hidden, not searched (first: .git/)"] if "git" in store else [])
     series = only(tmp_path / "data")
     assert {frame.header.name for frame in series.frames} == {f"sub-01/slice{number}" for number in range(6)}
 
@@ -53,7 +53,7 @@ def test_a_link_to_a_folder_is_followed_once(tmp_path):
     for name in ("a", "b"):
         link(tmp_path / "outside", tmp_path / "in" / name)
     link(tmp_path / "in" / "a" / "deep", tmp_path / "in" / "c")
-    assert told(tmp_path / "in") == ["2 folders: another name of what is read already (first: b/)"]
+    assert reported(tmp_path / "in") == ["2 folders: another name of what is read already (first: b/)"]
 
 
 def test_links_that_lead_in_a_circle_end(tmp_path):
@@ -65,7 +65,7 @@ def test_links_that_lead_in_a_circle_end(tmp_path):
     link(tmp_path / "up" / "in", tmp_path / "aside" / "back")
     os.symlink("itself", tmp_path / "up" / "in" / "itself.txt")
     os.symlink("itself.txt", tmp_path / "up" / "in" / "itself")
-    lost, circle, nowhere = told(tmp_path / "up" / "in")
+    lost, circle, nowhere = reported(tmp_path / "up" / "in")
     assert lost.startswith("itself: a link leads nowhere")
     assert nowhere == "1 file: a link that leads nowhere (first: itself.txt)"
     assert circle == "4 folders: a link back to a folder that holds it, not followed (first: above/)"
@@ -75,7 +75,7 @@ def test_a_file_with_two_names_is_there_once(tmp_path):
     paths = write_series(tmp_path / "in", make_voxels(), AFFINE)
     link(paths[1], tmp_path / "in" / "AAA")
     os.link(paths[2], tmp_path / "in" / "hard")
-    assert told(tmp_path / "in") == ["2 files: another name of what is read already (first: AAA)"]
+    assert reported(tmp_path / "in") == ["2 files: another name of what is read already (first: AAA)"]
     assert "AAA" not in {frame.header.name for frame in only(tmp_path / "in").frames}
 
 
@@ -84,7 +84,7 @@ def test_a_link_that_leads_nowhere_is_a_fault(tmp_path):
     write_series(tmp_path / "in", make_voxels(), AFFINE)
     for name in ("x.dcm", "y", "letter.txt"):
         link(tmp_path / "gone", tmp_path / "in" / name)
-    fault, rule = told(tmp_path / "in")
+    fault, rule = reported(tmp_path / "in")
     assert fault.startswith("x.dcm: a link (and 1 more) leads nowhere; fetch what it names")
     assert rule == "1 file: a link that leads nowhere (first: letter.txt)"
 
@@ -107,7 +107,7 @@ def test_pipes_and_sockets_are_never_opened(tmp_path):
     os.symlink("/dev/zero", tmp_path / "in" / "zero")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "in" / "socket"))
-        assert told(tmp_path / "in") == ["4 files: a device, pipe or socket, which is not opened (first: pipe)"]
+        assert reported(tmp_path / "in") == ["4 files: a device, pipe or socket, which is not opened (first: pipe)"]
         assert find_series(tmp_path / "in" / "pipe")[0] == []
 
 
@@ -115,10 +115,10 @@ def test_hidden_folders_are_not_searched_and_hidden_files_are(tmp_path):
     paths = write_series(tmp_path / "in", make_voxels(), AFFINE)
     shutil.copytree(tmp_path / "in", tmp_path / "in" / ".kvseg_monai" / "copy")
     paths[0].rename(tmp_path / "in" / ".slice")
-    assert told(tmp_path / "in") == ["1 folder: hidden, not searched (first: .kvseg_monai/)"]
+    assert reported(tmp_path / "in") == ["1 folder: hidden, not searched (first: .kvseg_monai/)"]
     (tmp_path / ".cache").mkdir()
     (tmp_path / "in").rename(tmp_path / ".cache" / "scan")
-    assert len(told(tmp_path / ".cache" / "scan")) == 1  # the user named it
+    assert len(reported(tmp_path / ".cache" / "scan")) == 1  # the user named it
 
 
 NAMES = (
@@ -140,7 +140,7 @@ def test_what_is_not_dicom_is_counted_by_ending(tmp_path, caplog):
     write_series(tmp_path / "in", make_voxels(), AFFINE)
     for name in NAMES:
         (tmp_path / "in" / name).write_text("no image")
-    (sentence,) = told(tmp_path / "in")
+    (sentence,) = reported(tmp_path / "in")
     for kind in KINDS.replace(";", ",").split(", "):
         assert kind in sentence
     assert sentence.startswith("10 files: not a DICOM file (")
@@ -155,7 +155,7 @@ def test_no_sentence_grows_with_the_number_of_endings(tmp_path):
     write_series(tmp_path / "in", make_voxels(), AFFINE)
     for number in range(30):
         (tmp_path / "in" / f"file.x{number}y").write_text("no image")
-    (sentence,) = told(tmp_path / "in")
+    (sentence,) = reported(tmp_path / "in")
     assert "22 others" in sentence
     assert len(sentence) < 200
 
@@ -178,10 +178,10 @@ def test_a_copy_in_another_form_is_a_copy(tmp_path):
     assert [item.reason for item in skipped] == ["a second copy of a slice"]
 
 
-def test_a_damaged_copy_is_told(tmp_path):
+def test_a_damaged_copy_is_reported(tmp_path):
     paths = write_series(tmp_path, make_voxels(), AFFINE)
     (tmp_path / "A").write_bytes(paths[3].read_bytes()[:-20])
-    assert told(tmp_path) == ["1 file: a second copy of a slice, damaged (first: A)"]
+    assert reported(tmp_path) == ["1 file: a second copy of a slice, damaged (first: A)"]
 
 
 @pytest.mark.parametrize("change", ["values", "rescale"])

@@ -183,14 +183,14 @@ def test_series_that_no_segmentation_can_refer_to(tmp_path, monkeypatch):
     ],
 )
 @pytest.mark.filterwarnings("ignore:Invalid value for VR")
-def test_a_careless_header_is_emptied_and_told_without_its_value(keyword, value, tmp_path, caplog):
+def test_a_careless_header_is_emptied_and_reported_without_its_value(keyword, value, tmp_path, caplog):
     write_series(tmp_path / "in", image(), AXIAL, **{keyword: value})
     made, _ = write(tmp_path / "in", labels(), AXIAL)
     validate(tmp_path / "out.dcm")
     assert made[keyword].value in (None, "")
     name = volume_at(tmp_path / "in").name
-    told = [record.message for record in caplog.records if record.name != "pydicom"]  # it wrote the test's own file
-    assert told == [f"{name}: {keyword} holds no valid value and is left empty in the DICOM SEG"]
+    reported = [record.message for record in caplog.records if record.name != "pydicom"]  # it wrote the test's own file
+    assert reported == [f"{name}: {keyword} holds no valid value and is left empty in the DICOM SEG"]
 
 
 def test_a_name_beyond_ascii_is_kept(tmp_path):

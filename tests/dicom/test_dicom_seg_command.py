@@ -1,4 +1,4 @@
-"""DICOM SEG by the command and in the bundles' inference: what is written, what is told, and what is refused."""
+"""DICOM SEG by the command and in the bundles' inference: what is written, what is reported, and what is refused."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ def command(tmp_path: Path, *more: str, prediction: Path) -> list[str]:
     return [*line, *more]
 
 
-def test_the_command_writes_and_tells(tmp_path, capsys):
+def test_the_command_writes_and_reports(tmp_path, capsys):
     """The label map's name chooses among the series of a folder; the bundle says who segmented."""
     write_series(tmp_path / "in" / "a", image(), AXIAL)
     write_series(tmp_path / "in" / "b", image(), oblique(), SeriesInstanceUID=series_uid("b"), SeriesNumber=9)
@@ -38,8 +38,8 @@ def test_the_command_writes_and_tells(tmp_path, capsys):
     prediction = save_map(tmp_path, labels(), oblique(), f"{chosen.name}.nii.gz")
     bundle = ROOT / "bundles" / BUNDLES[1]
     main(command(tmp_path, "--bundle", str(bundle), prediction=prediction))
-    told = capsys.readouterr().out
-    assert told.startswith(
+    reported = capsys.readouterr().out
+    assert reported.startswith(
         f"wrote {tmp_path}/out.dcm: {chosen.name}, 9 x 7 x 5 voxels of 1.5 x 1.25 x 3 mm\n  1 large_bowel (SCT 14742008"
     )
     made = pydicom.dcmread(tmp_path / "out.dcm")
@@ -115,15 +115,15 @@ def folders(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_are_told_and_nothing_is_written(name, folders, tmp_path, monkeypatch):
+def test_mistakes_are_reported_and_nothing_is_written(name, folders, tmp_path, monkeypatch):
     saved, options, sentence = MISTAKES[name]
     shutil.copytree(folders, tmp_path, dirs_exist_ok=True, symlinks=True)
     prediction = save_map(tmp_path, *saved)
     before = contents(tmp_path)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=sentence) as told:
+    with pytest.raises(InputError, match=sentence) as reported:
         main(command(tmp_path, *options, prediction=prediction))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(reported.value)
     assert contents(tmp_path) == before
 
 
@@ -132,7 +132,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_name_of_a_label_map_says_of_which_volume_it_is(tmp_path):
-    """Two patients on one grid, as one protocol makes them: only the name can tell them apart."""
+    """Two patients on one grid, as one protocol makes them: only the name distinguishes them."""
     for name in ("a", "b"):
         write_series(tmp_path / "in" / name, image(), AXIAL, SeriesInstanceUID=series_uid(name))
     one, two = (volume_at(tmp_path / "in" / name) for name in ("a", "b"))

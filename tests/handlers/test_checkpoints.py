@@ -182,10 +182,10 @@ def test_the_network_starts_as_if_no_model_were_there(tmp_path):
     trainer.add_event_handler(Events.STARTED, trainer.terminate)
     trainer.run([0], max_epochs=1)
     assert network.weight.item() == before
-    assert handler.rival == 0.2
+    assert handler.earlier_score == 0.2
 
 
-def test_a_model_of_another_network_is_told_before_the_training(tmp_path):
+def test_a_model_of_another_network_is_reported_before_the_training(tmp_path):
     save_whole(nn.Linear(2, 3).state_dict(), tmp_path / "model.pt")
     with pytest.raises(InputError, match="holds the weights of another network"):
         train(tmp_path, [0.1])
@@ -235,7 +235,7 @@ def test_a_model_that_was_changed_since_is_kept_when_a_better_one_comes(tmp_path
     assert [saved(tmp_path, path.name) for path in tmp_path.glob("model_*.pt")] == [7]
 
 
-def test_a_folder_in_the_place_of_weights_is_told_before_the_training(tmp_path):
+def test_a_folder_in_the_place_of_weights_is_reported_before_the_training(tmp_path):
     (tmp_path / "model.pt").mkdir()
     with pytest.raises(InputError, match=r"model\.pt is a folder; give the name of a file"):
         train(tmp_path, [0.1])

@@ -96,7 +96,7 @@ def test_the_table_is_logged(tmp_path, caplog):
 
 
 def test_table_lines_up():
-    scores = {"dice": 0.5, "jaccard": 1 / 3, "hd95_mm": None, "missed": 1, "invented": 0}
+    scores = {"dice": 0.5, "jaccard": 1 / 3, "hd95_mm": None, "false_negatives": 1, "false_positives": 0}
     mean = {"dice": 0.5, "jaccard": 1 / 3, "weighted_jaccard": 0.25, "hd95_mm": None}
     lines = as_table({"classes": {"large_bowel": scores}, "mean": mean}).splitlines()
     assert len({len(line) for line in lines}) == 1

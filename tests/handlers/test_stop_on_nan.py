@@ -17,7 +17,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def train(losses: list[float], weights: list[float]) -> Engine:
-    """A step per loss, two an epoch, whose step leaves the one weight as told; the case is named by the step."""
+    """A step per loss, two an epoch, whose step sets the one weight as given; the case is named by the step."""
     network = nn.Linear(1, 1, bias=False)
 
     def step(engine: Engine, batch: dict) -> dict:
@@ -42,12 +42,12 @@ def train(losses: list[float], weights: list[float]) -> Engine:
         ([1, 1, 1, 1], [INF, 1, 1, 1], "the norm of the weights became infinite in epoch 1, step 1 of 2, on 1.nii.gz;"),
     ],
 )
-def test_step_and_case_are_told(losses, weights, sentence):
+def test_step_and_case_are_reported(losses, weights, sentence):
     with pytest.raises(InputError, match=f"^{re.escape(sentence)}"):
         train(losses, weights)
 
 
-def test_a_sound_training_goes_on():
+def test_a_training_without_nan_goes_on():
     assert train([1e30, -5, 0, 1], [1e15, 0, -1, 1]).state.iteration == 4
 
 
@@ -69,9 +69,9 @@ def test_what_was_saved_before_stays(poison, tmp_path, tiny_dataset):
             else:
                 engine.state.batch["image"][1] = INF
 
-    with pytest.raises(RuntimeError, match="Failed to evaluate") as told:
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as reported:
         made.run()
-    sentence = str(find_input_error(told.value))
+    sentence = str(find_input_error(reported.value))
     cases = rf"{tiny_dataset}/images/case\d.nii.gz"
     assert re.match(rf"the loss became NaN in epoch 2, step 2 of 2, on {cases}, {cases}; ", sentence)
     assert torch.load(tmp_path / "models" / "last.ckpt", weights_only=True)["epoch"] == 1
@@ -101,6 +101,6 @@ def test_all_processes_stop_in_the_same_step(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     torch.multiprocessing.spawn(one_process, (port, str(tmp_path)), nprocs=2)
-    told = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]
-    assert told[0] == told[1]
-    assert told[0].startswith("the loss became NaN in epoch 1, step 3 of 4, on 1.nii.gz; ")
+    reported = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]
+    assert reported[0] == reported[1]
+    assert reported[0].startswith("the loss became NaN in epoch 1, step 3 of 4, on 1.nii.gz; ")

@@ -101,8 +101,8 @@ def sentence(result: subprocess.CompletedProcess) -> str:
 
 @pytest.mark.parametrize("name", ["inference", "evaluate"])
 def test_without_weights_nothing_is_predicted(name, tmp_path, tiny_dataset):
-    told = sentence(run(BUNDLES[1], name, tmp_path, tiny_dataset))
-    assert told.startswith(f"error: the weights {tmp_path}/models/model.pt are missing, and nothing is predicted")
+    reported = sentence(run(BUNDLES[1], name, tmp_path, tiny_dataset))
+    assert reported.startswith(f"error: the weights {tmp_path}/models/model.pt are missing, and nothing is predicted")
     assert not list(tmp_path.rglob("*.nii.gz"))
     assert not list(tmp_path.rglob("metrics.*"))
 
@@ -111,22 +111,22 @@ def test_weights_of_another_attention_are_refused(trained, tiny_dataset, tmp_pat
     bundle, folder = trained
     other = "qkv" if "qkv" not in bundle else "kv"
     out = ("--output_dir", str(tmp_path), "--network_def#attention", other)
-    told = sentence(run(bundle, "inference", folder, tiny_dataset, *out))
-    assert "holds the weights of another network" in told
+    reported = sentence(run(bundle, "inference", folder, tiny_dataset, *out))
+    assert "holds the weights of another network" in reported
     assert not list(tmp_path.rglob("*.nii.gz"))
 
 
 def test_a_label_map_never_takes_the_place_of_its_input(trained, tiny_dataset):
     bundle, folder = trained
-    told = sentence(run(bundle, "inference", folder, tiny_dataset, "--output_dir", str(tiny_dataset / "images")))
-    assert "is the folder of the input" in told
+    reported = sentence(run(bundle, "inference", folder, tiny_dataset, "--output_dir", str(tiny_dataset / "images")))
+    assert "is the folder of the input" in reported
 
 
-def test_a_missing_datalist_is_told(tmp_path):
+def test_a_missing_datalist_is_reported(tmp_path):
     assert "datalist.json is missing" in sentence(run(BUNDLES[1], "train", tmp_path, tmp_path / "nowhere"))
 
 
-def test_labels_outside_the_declared_set_are_told(tmp_path, tiny_dataset):
+def test_labels_outside_the_declared_set_are_reported(tmp_path, tiny_dataset):
     result = run(BUNDLES[1], "train", tmp_path, tiny_dataset, "--network_def#out_channels", "3")
     assert sentence(result).startswith("correct them, or leave them out")
     assert "error: 6 of 6 cases refused:" in result.stderr

@@ -51,8 +51,8 @@ def test_a_study_of_a_dicom_server_is_segmented_and_the_label_goes_back(orthanc,
     weights = save_weights(NAME, tmp_path / "weights.pt")
     with label_server(tmp_path / "server", f"{orthanc}/dicom-web", bundles=[NAME], weights=[weights]) as (client, _):
         assert client.next_sample("random", {})["id"] == SERIES
-        file, told = client.infer(NAME, SERIES, {"result_extension": ".nii.gz"})
-        assert list(told["label_names"]) == list(CODES)
+        file, reported = client.infer(NAME, SERIES, {"result_extension": ".nii.gz"})
+        assert list(reported["label_names"]) == list(CODES)
         found = nib.load(file)
         for name in ("", "..", "../dicom", "1.2.3", str(tmp_path)):
             answer = requests.post(f"{client.get_server_url()}/infer/{NAME}", params={"image": name}, timeout=60)
@@ -73,7 +73,7 @@ def test_a_study_of_a_dicom_server_is_segmented_and_the_label_goes_back(orthanc,
         )
         made = tmp_path / "seg.dcm"
         made.write_bytes(urllib.request.urlopen(f"{orthanc}/instances/{instance[0]}/file").read())
-        present = {name for name, value in told["label_names"].items() if (turned == value).any()}
+        present = {name for name, value in reported["label_names"].items() if (turned == value).any()}
         assert {segment.SegmentLabel for segment in pydicom.dcmread(made).SegmentSequence} == present
 
         # OHIF comes with the server, and the study reaches it.

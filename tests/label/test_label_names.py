@@ -25,9 +25,9 @@ def test_metadata_name_the_channels_so(name):
     assert {label: int(value) for value, label in channels.items()} == {"background": 0, **LABELS}
 
 
-def test_the_server_tells_the_colours_of_the_report():
-    told = colours_of({"background": 0, **LABELS})
-    assert {name: f"#{bytes(told[name]).hex()}" for name in told} == {
+def test_the_server_sends_the_colours_of_the_report():
+    colours = colours_of({"background": 0, **LABELS})
+    assert {name: f"#{bytes(colours[name]).hex()}" for name in colours} == {
         name: colour_of(index) for index, name in enumerate(CODES)
     }
 
@@ -43,7 +43,7 @@ def test_dicom_seg_has_the_same_names_numbers_and_colours(tmp_path):
         assert list(found[name].RecommendedDisplayCIELabValue) == list(expected.value)
 
 
-def test_monai_label_is_told_the_segments_that_occur():
+def test_monai_label_gets_the_segments_that_occur():
     """MONAI Label would call label 3, the second that occurs, by the second name."""
     sent = [{"name": name} for name in CODES]
     first, third = describe_segments([1, 3], LABELS, sent)

@@ -23,7 +23,7 @@ LABELS = {name: value for value, name in enumerate(CODES, start=1)}
 
 
 def refused(call, *arguments) -> str:
-    """What the client is told."""
+    """What the client gets."""
     from monailabel.client.client import MONAILabelClientException
 
     with pytest.raises(MONAILabelClientException) as caught:
@@ -63,12 +63,12 @@ def deploy(bundle: Path, weights: Path) -> None:
     subprocess.run(line, env=environment(), check=True)
 
 
-def check_info(told: dict, name: str) -> None:
-    model = told["models"][name]
+def check_info(info: dict, name: str) -> None:
+    model = info["models"][name]
     assert model["labels"] == LABELS
     assert model["label_colors"] == colours_of(LABELS)
     assert model["type"] == "segmentation"
-    assert name in told["trainers"]
+    assert name in info["trainers"]
 
 
 def score(client, name: str) -> dict[str, float]:
@@ -76,8 +76,8 @@ def score(client, name: str) -> dict[str, float]:
     url = f"{client.get_server_url()}/scoring/{name}"
     request = urllib.request.Request(url, method="POST", data=b"{}", headers={"Content-Type": "application/json"})
     urllib.request.urlopen(request, timeout=60).close()
-    told = finished(lambda: json.loads(urllib.request.urlopen(f"{client.get_server_url()}/scoring/").read()))
-    assert told["status"] == "DONE", told
+    info = finished(lambda: json.loads(urllib.request.urlopen(f"{client.get_server_url()}/scoring/").read()))
+    assert info["status"] == "DONE", info
     entries = client.datastore()["objects"].items()
     facts = {key: entry["image"]["info"].get("epistemic_entropy") for key, entry in entries}
     return {key: value for key, value in facts.items() if value is not None}
@@ -92,8 +92,8 @@ def test_a_round_from_annotation_to_training_and_back(name, studies, images, tmp
         assert len(ids) == 5
 
         # Inference: the server's mask is the bundle's.
-        file, told = client.infer(name, ids[0], {})
-        assert told["label_names"] == LABELS
+        file, info = client.infer(name, ids[0], {})
+        assert info["label_names"] == LABELS
         image = images / f"{ids[0]}.nii.gz"
         expected, found = by_bundle(models / name, image, tmp_path / "predicted"), nib.load(file)
         assert len(np.unique(expected.get_fdata())) > 1
@@ -136,12 +136,12 @@ def test_a_round_from_annotation_to_training_and_back(name, studies, images, tmp
 def test_all_bundles_load_and_infer_in_one_server(images, tmp_path):
     weights = [save_weights(name, tmp_path / f"{name}.pt") for name in BUNDLES]
     with label_server(tmp_path / "server", images, bundles=BUNDLES, weights=weights) as (client, _):
-        told = client.info()
-        assert set(told["models"]) == set(BUNDLES)
+        info = client.info()
+        assert set(info["models"]) == set(BUNDLES)
         key = sorted(client.datastore()["objects"])[0]
         shape = nib.load(images / f"{key}.nii.gz").shape
         for name in BUNDLES:
-            check_info(told, name)
+            check_info(info, name)
             file, _ = client.infer(name, key, {})
             found = nib.load(file)
             assert found.shape == shape

@@ -92,8 +92,8 @@ NOTHING = voxels()
 ORGAN = voxels(np.s_[2:6, 1:5, 1:4])
 PAIRS = {
     "both empty": (NOTHING, NOTHING),
-    "missed": (NOTHING, ORGAN),
-    "invented": (ORGAN, NOTHING),
+    "false negative": (NOTHING, ORGAN),
+    "false positive": (ORGAN, NOTHING),
     "identical": (ORGAN, ORGAN),
     "shifted in the slice": (np.roll(ORGAN, (2, 1), (0, 1)), ORGAN),
     "shifted across slices": (np.roll(ORGAN, 1, 2), ORGAN),

@@ -64,7 +64,7 @@ def test_blocks_against_brute_force_at_the_border():
     assert found == pytest.approx(brute_force_hd95(prediction > 0, label > 0, (1.5, 1.5, 3.0)), rel=1e-5)
 
 
-def test_single_voxels_are_a_distance_apart():
+def test_distance_of_single_voxels():
     label, prediction = block((1, 1, 1), (2, 2, 2)), block((4, 5, 2), (5, 6, 3))
     scores = score_case(prediction, label, class_names=["organ"], spacing=(1.0, 1.0, 12.0))
     assert scores["dice"] == scores["jaccard"] == 0.0

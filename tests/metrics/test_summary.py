@@ -10,7 +10,8 @@ from support import block, names_in
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.metrics.case import score_case
-from kvseg_monai.metrics.summary import CSV_COLUMNS, summarise, write_metrics
+from kvseg_monai.metrics.summary import CSV_COLUMNS, read_metrics, summarise, write_metrics
+from kvseg_monai.utils.old_names import METRICS
 
 ORGANS = ["large_bowel", "stomach"]
 
@@ -23,21 +24,23 @@ def scored(prediction, label, *, case="scan", patient="p"):
     }
 
 
-@pytest.mark.parametrize("missed", [True, False])
-def test_class_empty_in_one_scores_zero_and_is_counted(missed):
+@pytest.mark.parametrize("is_predicted", [False, True])
+def test_class_empty_in_one_scores_zero_and_is_counted(is_predicted):
     organ, nothing = block((2, 2, 1), (6, 6, 3)), np.zeros((12, 12, 6), np.uint8)
-    prediction, label = (nothing, organ) if missed else (organ, nothing)
+    prediction, label = (organ, nothing) if is_predicted else (nothing, organ)
     case = scored(prediction, label)
     assert case["dice"] == case["jaccard"] == 0.0
     assert case["hd95_mm"] is None
-    assert case["weighted_jaccard"] == (0.0 if missed else None)
+    assert case["weighted_jaccard"] == (None if is_predicted else 0.0)
     summary = summarise([case], ORGANS)["classes"]["large_bowel"]
-    assert (summary["cases"], summary["missed"], summary["invented"]) == (1, int(missed), int(not missed))
+    assert (summary["cases"], summary["false_negatives"], summary["false_positives"]) == (
+        *(1, int(not is_predicted), int(is_predicted)),
+    )
 
 
 @pytest.fixture
 def summary():
-    """Case a: large bowel 0.5 and no stomach; case b: large bowel missed, stomach perfect."""
+    """Case a: large bowel 0.5 and no stomach; case b: large bowel not predicted, stomach perfect."""
     bowel, shifted = block((2, 2, 1), (6, 6, 3)), block((4, 2, 1), (8, 6, 3))
     stomach = block((8, 8, 1), (10, 10, 3), value=2)  # 8 voxels against 32
     cases = [scored(shifted, bowel, case="a", patient="p1"), scored(stomach, bowel + stomach, case="b", patient="p2")]
@@ -48,7 +51,7 @@ def test_summary_averages_cases_then_classes(summary):
     bowel, stomach = (summary["classes"][name] for name in ORGANS)
     assert bowel["dice"] == pytest.approx(0.25)
     assert bowel["hd95_mm"] == pytest.approx(2.0)  # only case a has one
-    assert (bowel["cases"], bowel["missed"], bowel["invented"]) == (2, 1, 0)
+    assert (bowel["cases"], bowel["false_negatives"], bowel["false_positives"]) == (2, 1, 0)
     assert (stomach["dice"], stomach["cases"]) == (1.0, 1)
     assert summary["mean"]["dice"] == pytest.approx((0.25 + 1) / 2)
     assert summary["mean"]["jaccard"] == pytest.approx((1 / 6 + 1) / 2)
@@ -59,7 +62,7 @@ def test_summary_averages_cases_then_classes(summary):
 
 def test_summary_averages_every_protocol(summary):
     """Two slices of six have organs."""
-    score = 0.4 * 0.5 + 0.6 * (1 - 2 / 12 / math.sqrt(3))  # case a; in case b a missed organ scores 0
+    score = 0.4 * 0.5 + 0.6 * (1 - 2 / 12 / math.sqrt(3))  # case a; in case b an organ that is not predicted scores 0
     bowel = {
         "per_volume": (0.25, score / 2),
         "all_slices": ((5 + 4) / 12, (0.4 * 5 / 6 + 0.6 * (1 - 2 / 12 / math.sqrt(3)) + 0.4 * 4 / 6) / 2),
@@ -111,6 +114,17 @@ def test_files_hold_the_summary(summary, tmp_path):
     assert (rows[1]["kaggle_score"], rows[1]["dice_all_slices"], rows[1]["dice_non_empty_slices"]) == ("", "1.0", "")
     assert float(rows[2]["dice_all_slices"]) == pytest.approx((5 / 6 + 1) / 2)
     assert float(rows[5]["weighted_jaccard_non_empty_slices"]) == pytest.approx(0.2)
+
+
+def test_metrics_of_an_older_version_are_read_under_the_new_names(summary, tmp_path):
+    write_metrics(summary, tmp_path)
+    file, old = tmp_path / "metrics.json", {new: old for old, new in METRICS.items()}
+    content = json.loads(file.read_text())
+    for name, scores in content["classes"].items():
+        content["classes"][name] = {old.get(key, key): value for key, value in scores.items()}
+    file.write_text(json.dumps(content))
+    assert old["false_negatives"] in file.read_text()
+    assert read_metrics(file) == summary
 
 
 def test_output_in_the_way_is_refused(tmp_path, summary):

@@ -18,8 +18,8 @@ from kvseg_monai.blocks import (
 )
 from kvseg_monai.nets.cvt import PRESETS
 
-CHANNELS, HEADS = 24, 2
-HEAD_DIM = CHANNELS // HEADS
+HIDDEN_SIZE, HEADS = 24, 2
+HEAD_DIM = HIDDEN_SIZE // HEADS
 every_grid = pytest.mark.parametrize("grid", [(7, 5), (4, 6), (1, 3)])
 
 
@@ -31,7 +31,7 @@ class TestCvT(NetContract):
     def saved_by_kv(self, size):
         """Per block a linear map (C^2 + C), a depthwise 3x3 convolution (9 C) and its batch norm (2 C)."""
         stages = PRESETS[size]["stages"]
-        return sum(n * (c**2 + 12 * c) for c, n in zip(stages["channels"], stages["num_layers"], strict=True))
+        return sum(n * (c**2 + 12 * c) for c, n in zip(stages["hidden_size"], stages["num_layers"], strict=True))
 
     def num_blocks(self, size):
         return sum(PRESETS[size]["stages"]["num_layers"])
@@ -57,7 +57,7 @@ class TestCvT(NetContract):
 
 def attention(kind: str, grid: tuple[int, int]) -> Attention:
     torch.manual_seed(0)
-    module = build_attention(kind, CHANNELS, HEADS, grid=grid, projection=ConvProjection, key_stride=2).double()
+    module = build_attention(kind, HIDDEN_SIZE, HEADS, grid=grid, projection=ConvProjection, key_stride=2).double()
     for batch_norm in (m for m in module.modules() if isinstance(m, torch.nn.BatchNorm2d)):
         torch.nn.init.normal_(batch_norm.running_mean)
         torch.nn.init.uniform_(batch_norm.running_var, 0.5, 2.0)
@@ -65,16 +65,16 @@ def attention(kind: str, grid: tuple[int, int]) -> Attention:
 
 
 def tokens(grid: tuple[int, int]) -> torch.Tensor:
-    return torch.randn(2, grid[0] * grid[1], CHANNELS, dtype=torch.float64)
+    return torch.randn(2, grid[0] * grid[1], HIDDEN_SIZE, dtype=torch.float64)
 
 
 @every_grid
 def test_thinned_out_keys_are_those_of_a_strided_convolution(grid):
     module, x = attention("kv", grid), tokens(grid)
-    strided = ConvProjection(CHANNELS, CHANNELS, stride=2).double().eval()
+    strided = ConvProjection(HIDDEN_SIZE, HIDDEN_SIZE, stride=2).double().eval()
     strided.load_state_dict(module.key.state_dict())
     keys = module.reduction(module.key(x, grid), grid)
-    assert keys.shape == (2, ((grid[0] + 1) // 2) * ((grid[1] + 1) // 2), CHANNELS)
+    assert keys.shape == (2, ((grid[0] + 1) // 2) * ((grid[1] + 1) // 2), HIDDEN_SIZE)
     torch.testing.assert_close(keys, strided(x, grid), atol=1e-12, rtol=0)
 
 

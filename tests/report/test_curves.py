@@ -47,7 +47,7 @@ def test_table_and_picture(trainings, monkeypatch):
         ("QKV=empty", "empty has no val_mean_dice, but no scalar at all"),
     ],
 )
-def test_what_cannot_be_drawn_is_told(run, sentence, trainings, monkeypatch):
+def test_what_cannot_be_drawn_is_reported(run, sentence, trainings, monkeypatch):
     monkeypatch.chdir(trainings)
     Path("empty").mkdir()
     with pytest.raises(InputError, match=sentence):

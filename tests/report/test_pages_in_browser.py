@@ -2,7 +2,7 @@
 
 import pytest
 from browser import CHROMIUM, chromium
-from made_evaluation import make_evaluation, make_look
+from made_evaluation import make_evaluation, make_request
 from made_study import make_study
 
 from kvseg_monai.report import build_report
@@ -26,7 +26,7 @@ def pages(tmp_path_factory):
     main(["report", str(study), "--html", str(folder / "study.html")])
     return {
         "evaluation": build_report(
-            evaluation=evaluation, target=folder / "evaluation.html", attention=make_look(folder), notice="x " * 200
+            evaluation=evaluation, target=folder / "evaluation.html", attention=make_request(folder), notice="x " * 200
         ),
         "study": folder / "study.html",
     }

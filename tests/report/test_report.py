@@ -8,7 +8,7 @@ import re
 import nibabel as nib
 import numpy as np
 import pytest
-from made_evaluation import SHAPE, make_evaluation, make_look, save
+from made_evaluation import SHAPE, make_evaluation, make_request, save
 from matplotlib import colors
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
@@ -76,11 +76,11 @@ def test_page_is_self_contained_and_shows_the_values(evaluation, training, tmp_p
     assert "4 scans of 4 patients" in page
     assert metrics["protocol"][:60] in page
     assert all(text in page for text in ("Best scan", "Median scan", "Worst scan", "Training loss", "torch"))
-    assert str(tmp_path) not in page  # a page that travels must not tell the machine's folders
+    assert str(tmp_path) not in page  # a page that travels must not name the machine's folders
     assert 'class="banner"' not in page
 
 
-def test_the_manifest_tells_of_evaluation_and_training(evaluation, tmp_path):
+def test_the_manifest_describes_evaluation_and_training(evaluation, tmp_path):
     page = build(evaluation, tmp_path)
     assert "this evaluation has none of itself" in page
     manifest = {
@@ -143,7 +143,7 @@ def test_durations(seconds, written):
 
 @pytest.mark.parametrize(("net", "attention"), [("SETR", "kv_pos"), ("CvT", "qkv")])
 def test_attention_maps_key_bias_and_cost(evaluation, tmp_path, net, attention):
-    page = build(evaluation, tmp_path, attention=make_look(tmp_path, net, attention))
+    page = build(evaluation, tmp_path, attention=make_request(tmp_path, net, attention))
     text = " ".join(re.sub(r"<[^>]+>", " ", page).split())
     assert "patient2_day0, slice 4 of 6, as the network sees it" in text  # the median case, its fullest slice
     assert page.count('alt="Attention of layer') in (3, 6)  # of at most two structures, three layers each
@@ -346,7 +346,7 @@ def test_missing_inputs_are_refused(evaluation, tmp_path):
 
 
 def test_attention_maps_by_the_command_line(evaluation, tmp_path, capsys):
-    request = make_look(tmp_path)
+    request = make_request(tmp_path)
     line = ["--evaluation", str(evaluation), "--target", str(tmp_path / "out.html"), "--bundle", request.bundle]
     line += ["--weights", request.weights, "--case", "patient0_day0", "--slice", "3"]
     line += [part for name, value in request.overrides.items() for part in (f"--{name}", str(value))]

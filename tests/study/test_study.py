@@ -1,4 +1,4 @@
-"""Studies: the arms are matched, a run goes on where it stopped, and mistakes are told in one sentence."""
+"""Studies: the arms are matched, a run goes on where it stopped, and mistakes are reported in one sentence."""
 
 import csv
 import json
@@ -80,8 +80,8 @@ def finished(tmp_path_factory, tiny_dataset):
         while not (out / "arms" / "setr-qkv-0" / "log.txt").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
         os.kill(process.pid, signal.SIGINT)
-        told = process.communicate(timeout=300)[1].decode()
-    assert (process.returncode, told.strip().splitlines()[-1]) == (130, "interrupted")
+        reported = process.communicate(timeout=300)[1].decode()
+    assert (process.returncode, reported.strip().splitlines()[-1]) == (130, "interrupted")
     assert not list(out.glob("arms/*/arm.json"))
 
     lines = [command("run", study, "--arms", "setr-*", *more) for more in ((), ("--arms", "broken-own-0"))]
@@ -121,7 +121,7 @@ def test_every_arm_keeps_its_record_and_its_curve(finished):
     assert max(float(row["val_mean_dice"]) for row in curve) == qkv["best_val_dice"]
 
 
-def test_a_broken_arm_is_told_and_stops_no_other(finished):
+def test_a_broken_arm_is_reported_and_stops_no_other(finished):
     assert "broken arm broken-own-0: " in finished[1][1]
     assert "1 arm(s) broke; the same command makes them again" in finished[1][1]
 
@@ -261,14 +261,14 @@ def test_a_study_that_was_made_before_the_datalist_had_a_folder_goes_on(study, m
     (plan.output_dir / FOLDER / "datalist.json").rename(earlier)
     shutil.rmtree(plan.output_dir / FOLDER)
     before = data_record(plan.output_dir)
-    monkeypatch.setattr("kvseg_monai.study.dataset._check_labels", None)  # they were looked at then
+    monkeypatch.setattr("kvseg_monai.study.dataset._check_labels", None)  # they were checked then
     write_datalist(plan)
     assert (plan.output_dir / FOLDER / "datalist.json").read_bytes() == earlier.read_bytes()
     assert data_record(plan.output_dir) == before
 
 
 @pytest.mark.parametrize("nested", ["out/data", "."])
-def test_a_study_lies_apart_from_its_data(study, tiny_dataset, nested):
+def test_a_study_does_not_overlap_its_data(study, tiny_dataset, nested):
     data = study.parent / nested
     shutil.copytree(tiny_dataset, data, dirs_exist_ok=True)
     with pytest.raises(InputError, match=r"--output_dir .*; what is written must lie apart from what is read"):
@@ -288,7 +288,7 @@ def test_a_folder_of_the_users_is_no_arm(study, name, redo):
 
 
 @pytest.mark.parametrize("name", results.GATHERED)
-def test_results_of_the_users_are_told_before_an_arm_is_made(study, name):
+def test_results_of_the_users_are_reported_before_an_arm_is_made(study, name):
     mine = study.parent / "out" / name
     mine.parent.mkdir()
     mine.write_text("mine")
@@ -338,7 +338,7 @@ def test_results_of_a_study_that_was_made_before_there_were_records_are_renewed(
         ({"output_dir": None}, r"has no 'output_dir'"),
     ],
 )
-def test_a_mistake_in_the_study_is_told(tmp_path, tiny_dataset, changes, message):
+def test_a_mistake_in_the_study_is_reported(tmp_path, tiny_dataset, changes, message):
     with pytest.raises(InputError, match=message):
         read_study(write_study(tmp_path, tiny_dataset, **changes))
 
@@ -352,18 +352,18 @@ def test_a_mistake_in_the_study_is_told(tmp_path, tiny_dataset, changes, message
         ({"testing": ["person5"]}, r"split\.json: 'testing' is unknown; did you mean 'test'"),
     ],
 )
-def test_a_mistake_in_the_split_is_told(study, changes, message):
+def test_a_mistake_in_the_split_is_reported(study, changes, message):
     (study.parent / "split.json").write_text(json.dumps({**SPLIT, **changes}))
     with pytest.raises(InputError, match=message):
         write_datalist(read_study(study))
 
 
-def test_patients_in_no_section_are_told(study, caplog):
+def test_patients_in_no_section_are_reported(study, caplog):
     write_datalist(read_study(study))
     assert "1 patient(s) of the dataset are in no section and left out: person3" in caplog.text
 
 
-def test_labels_outside_the_declared_set_are_told(study, tmp_path):
+def test_labels_outside_the_declared_set_are_reported(study, tmp_path):
     path = tmp_path / "five.nii.gz"
     nib.save(nib.Nifti1Image(np.full((4, 4, 2), 5, np.uint8), np.eye(4)), path)
     plan = read_study(study)
@@ -432,7 +432,7 @@ def test_a_results_file_that_is_cut_off_is_refused(study, cut, message):
         main(["report", str(study)])
 
 
-def test_a_report_of_nothing_is_told(study):
+def test_a_report_of_nothing_is_reported(study):
     with pytest.raises(InputError, match="has no finished arm; make some"):
         main(["report", str(study)])
 

@@ -21,19 +21,19 @@ def refuse():
     raise InputError("a.txt is empty; fill it")
 
 
-def told(main, capsys) -> str:
+def reported(main, capsys) -> str:
     with pytest.raises(SystemExit, match="2"):
         run_command(main)
     return capsys.readouterr().err
 
 
 def test_a_mistake_is_one_sentence(capsys):
-    assert told(refuse, capsys) == "error: a.txt is empty; fill it\n"
+    assert reported(refuse, capsys) == "error: a.txt is empty; fill it\n"
 
 
-def test_a_file_on_the_way_to_the_target_is_told(tmp_path, capsys):
+def test_a_file_on_the_way_to_the_target_is_reported(tmp_path, capsys):
     (tmp_path / "file").touch()
-    sentence = told(lambda: (tmp_path / "file" / "target").write_text("text"), capsys)
+    sentence = reported(lambda: (tmp_path / "file" / "target").write_text("text"), capsys)
     assert sentence.startswith(
         f"error: {tmp_path}/file/target cannot be used (Not a directory); a file and a folder are"
     )
@@ -41,8 +41,8 @@ def test_a_file_on_the_way_to_the_target_is_told(tmp_path, capsys):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_is_told(capsys):
-    assert told(fill_the_disk, capsys) == (
+def test_a_full_disk_is_reported(capsys):
+    assert reported(fill_the_disk, capsys) == (
         "error: a file cannot be used (No space left on device); free some space, or name another place\n"
     )
 

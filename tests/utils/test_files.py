@@ -41,7 +41,7 @@ def test_a_failed_block_leaves_the_old_file_and_no_rest(tmp_path):
     assert [p.read_text() for p in tmp_path.iterdir()] == ["old"]
 
 
-def test_a_block_that_writes_nothing_is_told(tmp_path):
+def test_a_block_that_writes_nothing_is_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a\.txt"), atomic_write(tmp_path / "a.txt"):
         pass
     assert not list(tmp_path.iterdir())

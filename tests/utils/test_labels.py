@@ -29,7 +29,7 @@ def test_further_codes_are_read_from_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": {}}', '{"a": {"value": "1", "meaning": ""}}', '{"a": 1}'])
-def test_wrong_codes_are_told(content, tmp_path):
+def test_wrong_codes_are_reported(content, tmp_path):
     (tmp_path / "codes.json").write_text(content)
     with pytest.raises(InputError, match=r"codes.json .*must hold an object like"):
         read_codes(tmp_path / "codes.json")

@@ -1,4 +1,4 @@
-"""The input guard: every refusal is a sentence that names the file, and no real MR volume is refused."""
+"""The input checks: every refusal is a sentence that names the file, and no real MR volume is refused."""
 
 import gzip
 import json
@@ -16,8 +16,7 @@ from data_prep.common.volume_set import prepare
 from data_prep.uw_madison.source import read_source
 from kvseg_monai.data.readers import VolumeReader
 from kvseg_monai.errors import InputError, find_input_error
-from kvseg_monai.transforms.checks import CheckLabelsd, CheckVolumed
-from kvseg_monai.transforms.findings import CT_SHARE
+from kvseg_monai.transforms.checks import CT_SHARE, CheckLabelsd, CheckVolumed
 
 AXIAL = np.diag([-1.5, -1.5, 3.0, 1.0])
 SHAPE = (12, 10, 4)
@@ -41,7 +40,7 @@ def ct_like() -> np.ndarray:
 
 
 def save(path: Path, voxels: np.ndarray, affine: np.ndarray = AXIAL) -> Path:
-    """Any affine may stand in an sform; a qform takes sound ones only."""
+    """Any affine may stand in an sform; a qform takes those without shear only."""
     volume = nib.Nifti1Image(voxels, None)
     volume.set_sform(affine, code=1, update_affine=False)
     nib.save(volume, path)
@@ -152,14 +151,14 @@ def test_a_dark_corner_makes_no_ct(tmp_path):
     check(save(tmp_path / "scan.nii.gz", voxels))
 
 
-def test_one_slice_is_told_once_and_refused_where_neighbours_are_needed(tmp_path, caplog):
+def test_one_slice_is_reported_once_and_refused_where_neighbours_are_needed(tmp_path, caplog):
     path = save(tmp_path / "scan.nii.gz", image((12, 10, 1)))
     transform = CheckVolumed("image")
     volume = {"image": LoadImaged("image", reader=VolumeReader)({"image": str(path)})["image"]}
     with caplog.at_level(logging.INFO):
         transform(transform(volume))
-    told = [record.message for record in caplog.records if record.name == "kvseg_monai.transforms.checks"]
-    assert told == [f"{path} has one slice; it is processed like any volume"]
+    reported = [record.message for record in caplog.records if record.name == "kvseg_monai.transforms.checks"]
+    assert reported == [f"{path} has one slice; it is processed like any volume"]
     with pytest.raises(InputError, match=r"has one slice, and --slice_offsets \[-1, 0, 1\] gives each slice its nei"):
         check(path, slice_offsets=[-1, 0, 1])
 

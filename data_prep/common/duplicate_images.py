@@ -1,6 +1,6 @@
-"""Images that are alike to the last voxel though of two patients, one of whom may be tested and the other trained on.
+"""Find equal images of different patients, one of whom may be tested and the other trained on.
 
-They may well be right, as made images are, so they are told and not refused.
+They may be right, as synthetic images are, so they are reported and not refused.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ TRAILER = 8  # bytes at the end of a gzip file: check sum and size of what it ho
 SHOWN = 3
 
 
-def twins(records: Sequence[dict], target: Path) -> list[str]:
+def find_duplicates(records: Sequence[dict], target: Path) -> list[str]:
     """Return a sentence for each image that several patients have; images of one gray value do not count.
 
     Args:

@@ -1,4 +1,4 @@
-"""Bad cases among good ones: told before a training, left out of batch work, which says so at its end."""
+"""Invalid cases among valid ones: reported before a training, left out of batch work, which says so at its end."""
 
 import json
 import re
@@ -27,7 +27,7 @@ LOADING = [LoadImaged("image", reader=VolumeReader), CheckVolumed("image")]
 
 @pytest.fixture
 def dataset(tiny_dataset, tmp_path) -> Path:
-    """The tiny dataset with two bad cases: NaN in a training image, and a test image that is cut off."""
+    """The tiny dataset with two invalid cases: NaN in a training image, and a test image that is cut off."""
     folder = tmp_path / "data"
     shutil.copytree(tiny_dataset, folder)
     damaged = nib.load(folder / "images" / "case1.nii.gz")
@@ -60,7 +60,7 @@ def test_a_training_needs_a_case_to_train_and_one_to_validate_on(training, valid
         require_cases([case] * training, [case] * validation)
 
 
-def test_a_batch_finishes_the_good_cases_and_tells_the_bad_ones_at_the_end(dataset, weights):
+def test_a_batch_finishes_the_valid_cases_and_reports_the_invalid_ones_at_the_end(dataset, weights):
     out = weights / "eval"
     for name, folder in (("inference", out), ("evaluate", out / "predictions")):
         result = run(BUNDLE, name, weights, dataset)
@@ -77,7 +77,7 @@ def test_a_batch_finishes_the_good_cases_and_tells_the_bad_ones_at_the_end(datas
     assert scores["refused"] == [sentence.strip()]
 
 
-def test_a_training_does_not_start_before_all_bad_cases_are_told(dataset, tmp_path):
+def test_a_training_does_not_start_before_all_invalid_cases_are_reported(dataset, tmp_path):
     shutil.copy(dataset / "labels" / "case0.nii.gz", dataset / "images" / "case4.nii.gz")  # of another grid
     result = run(BUNDLE, "train", tmp_path, dataset)
     assert result.returncode == 2
@@ -90,15 +90,15 @@ def test_a_training_does_not_start_before_all_bad_cases_are_told(dataset, tmp_pa
     assert not (tmp_path / "models").exists()
 
 
-def test_bad_cases_are_left_out_of_a_training_when_asked(dataset, tmp_path, caplog):
+def test_invalid_cases_are_left_out_of_a_training_when_asked(dataset, tmp_path, caplog):
     cases = {
         name: [{"image": str(dataset / "images" / f"case{number}.nii.gz")} for number in numbers]
         for name, numbers in (("training", (0, 1, 2)), ("validation", (4,)))
     }
     with pytest.raises(InputError, match=r"(?s)^1 of 4 cases refused:.*case1.nii.gz has .*--skip_bad_cases true$"):
         valid_cases(cases, transforms=LOADING)
-    sound = valid_cases(cases, transforms=LOADING, skip="true")
-    assert sound == {"training": [cases["training"][0], cases["training"][2]], "validation": cases["validation"]}
+    valid = valid_cases(cases, transforms=LOADING, skip="true")
+    assert valid == {"training": [cases["training"][0], cases["training"][2]], "validation": cases["validation"]}
     assert next(r.message for r in caplog.records if r.name == "kvseg_monai.handlers.invalid_cases").startswith(
         "left out: "
     )
@@ -115,12 +115,12 @@ def test_where_all_are_bad_the_evaluation_says_so(dataset, weights):
     result = run(BUNDLE, "evaluate", weights, dataset)
     assert result.returncode == 2
     assert result.stderr.count("WARNING refused: ") == 3
-    told = result.stderr.strip().splitlines()[-1]
-    assert told.startswith("error: no case was scored: the list is empty, or all were refused")
+    reported = result.stderr.strip().splitlines()[-1]
+    assert reported.startswith("error: no case was scored: the list is empty, or all were refused")
     assert not (weights / "eval" / "metrics.json").exists()
 
 
-def test_faults_of_a_dicom_folder_are_bad_cases(tmp_path):
+def test_faults_of_a_dicom_folder_are_invalid_cases(tmp_path):
     """A series with a missing slice, and a damaged file; a localizer is left out by rule and no fault."""
     voxels, affine = make_volume(0)[0], np.diag([-1.5, -1.5, 3, 1])
     write_series(tmp_path / "in" / "good", voxels, affine)
@@ -132,8 +132,8 @@ def test_faults_of_a_dicom_folder_are_bad_cases(tmp_path):
     damaged.save_as(tmp_path / "in" / "damaged")
     with pytest.raises(RuntimeError, match="bad_cases") as error:
         oracle_inference(tmp_path / "in", tmp_path / "eval").run()
-    told = str(find_input_error(error.value))
-    assert re.match(r"(?s)2 of 3 cases refused:.*in/damaged .*PixelSpacing.*gap/IM0000: .*slices are missing", told)
+    reported = str(find_input_error(error.value))
+    assert re.match(r"(?s)2 of 3 cases refused:.*in/damaged .*PixelSpacing.*gap/IM0000: .*slices are missing", reported)
     assert len(names_in(tmp_path / "eval")) == 1
 
 

@@ -1,23 +1,27 @@
-"""Join slices that have a SeriesInstanceUID each, as some scanners and anonymizers write them."""
+"""Join slices that have a SeriesInstanceUID each into volumes; some scanners and anonymizers write such series."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from kvseg_monai.dicom.frames import RANKS, TRAITS, Frame
+from kvseg_monai.dicom.frames import RANKS, VOLUME_ATTRIBUTES, Frame
 from kvseg_monai.dicom.geometry import slice_step
 from kvseg_monai.dicom.stacks import Stack, by_grid, stacks
 from kvseg_monai.errors import InputError
 
 # Series differ in these, volumes that are repeated in one do not.
-CONTRAST = [list(TRAITS).index(keyword) for keyword in ("ImageType", "EchoTime", "InversionTime", "FlipAngle")]
+CONTRAST = [
+    list(VOLUME_ATTRIBUTES).index(keyword) for keyword in ("ImageType", "EchoTime", "InversionTime", "FlipAngle")
+]
 Group = tuple[str, list[Frame], tuple[str, ...]]  # SeriesInstanceUID, slices, notes
 
 
-def joined(series: Mapping[str, list[Frame]]) -> Iterator[Group]:
-    """Yield the series, those of one slice joined where they are one: of a study, number, description, contrast and
-    grid, at places that make a volume. Where they are not, a note tells that they are many.
+def join_single_slices(series: Mapping[str, list[Frame]]) -> Iterator[Group]:
+    """Yield the series; those of one slice are joined where together they make a volume.
+
+    For that study, series number, description, contrast and grid must be equal, and the positions without a gap. Where
+    they are not, a note says how many there are.
     """
     single: dict[tuple, list[Frame]] = defaultdict(list)
     for uid, frames in series.items():
@@ -27,14 +31,14 @@ def joined(series: Mapping[str, list[Frame]]) -> Iterator[Group]:
             header = frames[0].header
             single[header.patient_id, header.series_number, header.description].append(frames[0])
     for alike in single.values():
-        yield from _joined(alike)
+        yield from _groups_of(alike)
 
 
-def _joined(alike: Sequence[Frame]) -> Iterator[Group]:
+def _groups_of(alike: Sequence[Frame]) -> Iterator[Group]:
     """Yield what single slices of one patient, series number and description make."""
     groups: dict[tuple, list[Frame]] = defaultdict(list)
     for frame in alike:
-        groups[(frame.header.study_uid, *(frame.traits[index] for index in CONTRAST))].append(frame)
+        groups[(frame.header.study_uid, *(frame.attributes[index] for index in CONTRAST))].append(frame)
     for grid in (grid for group in groups.values() for grid in by_grid(group)):
         if _is_one(grid):
             note = f"{len(grid)} slices with a SeriesInstanceUID each, joined"
@@ -46,7 +50,7 @@ def _joined(alike: Sequence[Frame]) -> Iterator[Group]:
 
 
 def _is_one(grid: Sequence[Frame]) -> bool:
-    """Whether slices make volumes, without a gap, and are numbered: as a series, or each in one."""
+    """Return whether slices make volumes, without a gap, and are numbered: as a series, or each in one."""
     numbers = [frame.ranks[RANKS.index("InstanceNumber")] for frame in grid]
     if len(grid) < 2 or (not grid[0].header.series_number and len(set(numbers)) < len(numbers)):
         return False

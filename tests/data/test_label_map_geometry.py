@@ -14,7 +14,7 @@ from monai.transforms import Compose, EnsureChannelFirst, LoadImage, SaveImage
 from oracle_inference import oracle_inference, scan_of
 
 from kvseg_monai.data.nifti import write_volume
-from kvseg_monai.data.nifti_place import PLACE
+from kvseg_monai.data.nifti_geometry import GEOMETRY
 from kvseg_monai.data.readers import VolumeReader
 from kvseg_monai.data.writers import AtomicNibabelWriter
 
@@ -71,7 +71,7 @@ def write_map(image: Path, folder: Path) -> nib.Nifti1Image:
 
 
 def place(header: nib.Nifti1Header) -> dict[str, np.ndarray]:
-    fields = {name: np.asarray(header[name], float) for name in PLACE}
+    fields = {name: np.asarray(header[name], float) for name in GEOMETRY}
     return fields | {"pixdim": fields["pixdim"][:4]}
 
 
@@ -123,7 +123,7 @@ def test_a_big_endian_file(tmp_path):
 
 
 def test_nothing_else_of_the_header_is_taken(tmp_path):
-    """It may tell who the patient is."""
+    """It may identify the patient."""
     made = write_map(image_file(tmp_path / "in" / "a.nii.gz", "template", cal_max=900), tmp_path / "out")
     assert b"Doe" not in made.header.binaryblock
     assert b"4711" not in made.header.binaryblock
