@@ -117,9 +117,11 @@ def test_weights_of_another_attention_are_refused(trained, tiny_dataset, tmp_pat
 
 
 def test_a_label_map_never_takes_the_place_of_its_input(trained, tiny_dataset):
+    """Neither where a folder is searched, nor where one file of it is given."""
     bundle, folder = trained
-    reported = sentence(run(bundle, "inference", folder, tiny_dataset, "--output_dir", str(tiny_dataset / "images")))
-    assert "is the folder of the input" in reported
+    images = tiny_dataset / "images"
+    for source, reason in ((tiny_dataset, "lies in --dataset_dir"), (images / "case6.nii.gz", "is the folder of the")):
+        assert reason in sentence(run(bundle, "inference", folder, source, "--output_dir", str(images)))
 
 
 def test_a_missing_datalist_is_reported(tmp_path):
