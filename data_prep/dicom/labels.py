@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from data_prep.common.label_table import BACKGROUND, LabelTable, parse_table
-from data_prep.dicom.segment_names import plain
+from data_prep.dicom.segment_names import normalised_name
 from data_prep.dicom.segmentation import Segmentation
 from kvseg_monai.dicom import Series
 from kvseg_monai.dicom.decode import decode_file
@@ -53,7 +53,7 @@ def parse_segment_table(text: str) -> LabelTable:
     """
     table, known = parse_table(text), {}
     for key, value in table.values.items():
-        if known.setdefault(plain(key), value) != value:
+        if known.setdefault(normalised_name(key), value) != value:
             raise InputError(
                 f"--labels has {key} twice, but for case, blanks and the like; each segment may have one class: remove "
                 "one of them"
@@ -109,10 +109,12 @@ def draw(segmentations: Sequence[Segmentation], series: Series, table: LabelTabl
 
 def _values(segmentation: Segmentation, table: LabelTable) -> dict[int, int]:
     """Return the label value of each segment number."""
-    known = {BACKGROUND: 0} | {plain(key): value for key, value in table.values.items()}
+    known = {BACKGROUND: 0} | {normalised_name(key): value for key, value in table.values.items()}
     for segment in segmentation.segments.values():
         if segment.name not in known:
-            several = "" if segment.name == plain(segment.label) else ", of which there are several by their codes"
+            several = (
+                "" if segment.name == normalised_name(segment.label) else ", of which there are several by their codes"
+            )
             raise InputError(
                 f"{segmentation.name} has the segment '{segment.label}'{several}, and --labels does not name it "
                 f"({table.text}); add {segment.name}, as a class or as {BACKGROUND}"

@@ -54,8 +54,8 @@ def segment_of(item: pydicom.Dataset, number: int) -> Segment:
     found = list(_concepts(item))
     meaning = " ".join(dict.fromkeys(words for *_, words in found if words))
     label = " ".join(map(str, listed(item.get("SegmentLabel")))).strip()
-    label = label if plain(label) else meaning
-    if not plain(label):
+    label = label if normalised_name(label) else meaning
+    if not normalised_name(label):
         raise InputError(f"its segment {number} has neither a name nor a code in words; name it and export it again")
     return Segment(label, frozenset((keyword, scheme, value) for keyword, scheme, value, _ in found), meaning)
 
@@ -78,7 +78,7 @@ def _concept(keyword: str, concept: pydicom.Dataset) -> tuple[str, str, str, str
     return keyword, scheme, value, str(concept.get("CodeMeaning") or "").strip()
 
 
-def plain(name: str) -> str:
+def normalised_name(name: str) -> str:
     """Return a name in one form, whatever its case, blanks, hyphens, underscores, commas and equal signs."""
     return re.sub(r"[\s_\-,=\x00-\x1f\x7f]+", "_", name.lower()).strip("_")
 
@@ -92,8 +92,8 @@ def class_names(segments: Iterable[Segment]) -> dict[Segment, str]:
     kinds: dict[str, dict[Codes, str]] = defaultdict(dict)  # name -> codes -> meaning
     segments = sorted(segments, key=lambda one: (one.label, sorted(one.codes), one.meaning))
     for segment in segments:
-        kinds[plain(segment.label)].setdefault(segment.codes, segment.meaning)
-    classes = {segment: _class(segment, kinds[plain(segment.label)]) for segment in segments}
+        kinds[normalised_name(segment.label)].setdefault(segment.codes, segment.meaning)
+    classes = {segment: _class(segment, kinds[normalised_name(segment.label)]) for segment in segments}
     forms = {one: _forms(*one, kinds[one[0]].get(one[1], "")) for one in classes.values()}
     length = dict.fromkeys(forms, 0)
     while True:
@@ -105,7 +105,7 @@ def class_names(segments: Iterable[Segment]) -> dict[Segment, str]:
 
 
 def _class(segment: Segment, kinds: dict[Codes, str]) -> tuple[str, Codes]:
-    name, coded = plain(segment.label), [codes for codes in kinds if codes]
+    name, coded = normalised_name(segment.label), [codes for codes in kinds if codes]
     if name == BACKGROUND:
         return name, frozenset()
     return name, segment.codes or (coded[0] if len(coded) == 1 else segment.codes)

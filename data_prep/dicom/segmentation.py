@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pydicom
 
-from data_prep.dicom.segment_names import Segment, class_names, plain, segment_of
+from data_prep.dicom.segment_names import Segment, class_names, normalised_name, segment_of
 from kvseg_monai.dicom import Series
 from kvseg_monai.dicom.frames import FRAME_GROUPS, SHARED_GROUPS, Facts, Frame, frames_of
 from kvseg_monai.dicom.headers import MANUFACTURER, read_facts
@@ -172,7 +172,7 @@ def name_remarks(segmentations: Iterable[Segmentation]) -> list[str]:
         classes = defaultdict(list)
         for number, segment in one.segments.items():
             classes[segment.name].append(str(number))
-            kinds[plain(segment.label)].add(segment.name)
+            kinds[normalised_name(segment.label)].add(segment.name)
         remarks += [
             f"{one.name}: segments {', '.join(numbers)} are one class, {name}: name and codes are equal"
             for name, numbers in classes.items()

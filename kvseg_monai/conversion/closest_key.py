@@ -54,7 +54,7 @@ def closest_key(query: Tensor, key: Tensor) -> tuple[Tensor, float]:
     return F.pad(rows, (0, 0, 0, head_dim - rows.shape[1])), error.item()
 
 
-def turned_to(rows: Tensor, target: Tensor) -> Tensor:
+def rotated_towards(rows: Tensor, target: Tensor) -> Tensor:
     """Rotate each head of ``rows`` (h, D, C) towards ``target``: W^T W stays, and W = target where that is possible.
 
     Needed where the query meets more than the key, as the tables of a relative position.

@@ -13,7 +13,7 @@ from monai.networks.nets.swin_unetr import WindowAttention
 from torch import Tensor, nn
 
 from kvseg_monai.blocks import ATTENTION_KINDS, KeyBias
-from kvseg_monai.conversion.closest_key import Moments, closest_key, closest_key_on, turned_to
+from kvseg_monai.conversion.closest_key import Moments, closest_key, closest_key_on, rotated_towards
 from kvseg_monai.conversion.modules import KeyValueSABlock, KeyValueWindowAttention
 
 
@@ -63,7 +63,7 @@ def fit_key_(
     """
     trained, other = homogeneous(query, num_heads), homogeneous(key, num_heads)
     rows, error = closest_key(trained, other) if tokens is None else closest_key_on(tokens, trained, other)
-    rows = (turned_to(rows, trained) if align else rows).flatten(0, 1)  # (h * D, C)
+    rows = (rotated_towards(rows, trained) if align else rows).flatten(0, 1)  # (h * D, C)
     new.weight.copy_(rows[:, : new.in_features])
     if new.bias is not None:
         new.bias.copy_(rows[:, -1])

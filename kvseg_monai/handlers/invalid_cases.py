@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from kvseg_monai.data.dataset import Case, cases
 from kvseg_monai.errors import InputError, find_input_error
 from kvseg_monai.utils.flags import as_flag
+from kvseg_monai.utils.old_names import METHODS
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,12 @@ class SkipBadCases:
         if self.refused:
             done = self.cases - len(self.refused)
             raise InputError(f"{_all_of(self.refused, self.cases)}\n{done} case(s) are finished")
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the method that a bundle packed by version 0.1.0 calls by its old name."""
+        if name in METHODS:
+            return getattr(self, METHODS[name])
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
 
 def valid_cases(

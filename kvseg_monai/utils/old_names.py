@@ -6,3 +6,5 @@ METRICS = {  # counts of scans per class in metrics.json
 }
 
 CHECKPOINT = {"rival": "earlier_score"}  # in last.ckpt
+
+METHODS = {"tell": "report"}  # of SkipBadCases, which the configurations of packed bundles call

@@ -13,6 +13,7 @@ from torch import nn
 from kvseg_monai.errors import InputError
 from kvseg_monai.handlers.checkpoints import Checkpoints
 from kvseg_monai.utils.files import RECORD
+from kvseg_monai.utils.old_names import CHECKPOINT
 from kvseg_monai.utils.weights import load_weights, save_whole
 
 
@@ -170,6 +171,20 @@ def test_a_resumed_run_remembers_the_model_to_beat(tmp_path):
     train(tmp_path, [0, 0, 0.5], resume=True)
     assert saved(tmp_path) == 3
     assert "model_candidate.pt" not in names(tmp_path)
+
+
+def test_a_checkpoint_of_an_older_version_is_resumed(tmp_path):
+    train(tmp_path, [0.1, 0.2])
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(tmp_path, [0.1], earlier=0.2, breaks=True)
+    names_before = {new: old for old, new in CHECKPOINT.items()}
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    older = {names_before.get(name, name): value for name, value in state.items()}
+    assert older.keys() != state.keys()
+    torch.save(older, tmp_path / "last.ckpt")
+    train(tmp_path, [0, 0.15], resume=True)
+    assert saved(tmp_path, "last.ckpt") == 2
+    assert (saved(tmp_path), saved(tmp_path, "model_candidate.pt")) == (2, 2)  # 0.15 does not beat 0.2
 
 
 def test_the_network_starts_as_if_no_model_were_there(tmp_path):

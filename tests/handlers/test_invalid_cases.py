@@ -18,8 +18,9 @@ from support import BUNDLES, config, make_volume, names_in, run
 
 from kvseg_monai.data.readers import VolumeReader
 from kvseg_monai.errors import InputError, find_input_error
-from kvseg_monai.handlers.invalid_cases import GuardedDataset, require_cases, valid_cases
+from kvseg_monai.handlers.invalid_cases import GuardedDataset, SkipBadCases, require_cases, valid_cases
 from kvseg_monai.transforms.checks import CheckVolumed
+from kvseg_monai.utils.old_names import METHODS
 
 BUNDLE = BUNDLES[1]
 LOADING = [LoadImaged("image", reader=VolumeReader), CheckVolumed("image")]
@@ -75,6 +76,17 @@ def test_a_batch_finishes_the_valid_cases_and_reports_the_invalid_ones_at_the_en
     scores = json.loads((out / "metrics.json").read_text())
     assert [case["case"] for case in scores["cases"]] == ["case3", "case6"]
     assert scores["refused"] == [sentence.strip()]
+
+
+@pytest.mark.parametrize("name", ["report", *METHODS])
+def test_refused_cases_are_reported_under_the_old_name_too(name):
+    handler = SkipBadCases()
+    getattr(handler, name)()
+    handler.cases, handler.refused = 3, ["a.nii.gz is empty"]
+    with pytest.raises(InputError, match=r"1 of 3 cases refused:\n  a.nii.gz is empty\n2 case\(s\) are finished"):
+        getattr(handler, name)()
+    with pytest.raises(AttributeError, match="SkipBadCases has no attribute 'other'"):
+        _ = handler.other
 
 
 def test_a_training_does_not_start_before_all_invalid_cases_are_reported(dataset, tmp_path):
