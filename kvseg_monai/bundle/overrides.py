@@ -1,7 +1,6 @@
 """Overrides as ``python -m monai.bundle run`` takes them (``--network_def#size tiny``), made part of configurations."""
 
 import argparse
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,32 +8,24 @@ from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 
 from kvseg_monai.errors import InputError
+from kvseg_monai.utils.command_line import split_options
 from kvseg_monai.utils.flags import PLACES, takes  # moved
-
-
-class _Override(argparse.Action):
-    def __call__(self, parser: Any, namespace: Any, value: Any, option_string: str | None = None) -> None:
-        # As MONAI's command line does it: a dash in a name is an underscore.
-        namespace.overrides[str(option_string)[2:].replace("-", "_")] = value
 
 
 def parse_with_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
     """Parse a command line in which every option that ``parser`` does not know is an override.
 
     Args:
-        parser: with the command's own options; abbreviations must be off.
+        parser: with the command's own options, each kept under its own name; abbreviations must be off.
         arguments: the command line; the value of an override is read as ``monai.bundle run`` reads it, by Fire.
 
     Returns:
         The command's own options, and ``overrides``: name -> value.
     """
-    parser.set_defaults(overrides={})
-    for option in (argument.partition("=")[0] for argument in arguments):
-        if option.startswith("--") and len(option) > 2:
-            with contextlib.suppress(argparse.ArgumentError):  # an option of the command's own, or here twice
-                hidden = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
-                parser.add_argument(option, action=_Override, type=DefaultParseValue, **hidden)
-    return parser.parse_args(arguments)
+    known, _ = parser.parse_known_args(arguments)  # where a stranger's value may pass for a word of the command's own
+    left, given = split_options(arguments, own=vars(known))
+    overrides = {name: DefaultParseValue(value) for name, value in given.items()}
+    return parser.parse_args(left, argparse.Namespace(overrides=overrides))
 
 
 def apply_overrides(overrides: Mapping[str, Any], configs: Iterable[ConfigParser]) -> None:

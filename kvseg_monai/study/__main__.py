@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from kvseg_monai import study  # whose parts are loaded when they are used: --help needs no torch
 from kvseg_monai.errors import InputError, run_command
 from kvseg_monai.utils.program import program
 
@@ -33,26 +34,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_arms(options: argparse.Namespace) -> int:
     """Make the chosen arms of a study."""
-    from kvseg_monai.study.plan import read_study, select  # here, for --help needs no torch
-    from kvseg_monai.study.run import choose_device, run_study
-
-    study = read_study(options.study, dataset_dir=options.dataset_dir, output_dir=options.output_dir)
-    if study.dataset_dir is None:
+    read = study.read_study(options.study, dataset_dir=options.dataset_dir, output_dir=options.output_dir)
+    if read.dataset_dir is None:
         raise InputError(f"{options.study} has no 'dataset_dir'; add it, relative to the file, or give --dataset_dir")
     of_torchrun = (int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
     shard = parse_shard(options.shard) if options.shard else of_torchrun
-    arms = select(study.arms, options.arms, shard)
-    device = choose_device(int(os.environ.get("LOCAL_RANK", shard[0])))
-    return run_study(study, arms, device=device, redo=options.redo)
+    arms = study.select(read.arms, options.arms, shard)
+    device = study.choose_device(int(os.environ.get("LOCAL_RANK", shard[0])))
+    return study.run_study(read, arms, device=device, redo=options.redo)
 
 
 def report_arms(options: argparse.Namespace) -> int:
     """Compare the finished arms of a study."""
-    from kvseg_monai.study.plan import read_study
-    from kvseg_monai.study.report import write_report
-
-    study = read_study(options.study, output_dir=options.output_dir)
-    for path in write_report(study, file=options.study, page=options.html):
+    read = study.read_study(options.study, output_dir=options.output_dir)
+    for path in study.write_report(read, file=options.study, page=options.html):
         print(f"wrote {path}")
     return 0
 

@@ -7,9 +7,9 @@ that no configuration has are taken without a word. Here both become a sentence.
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Container, Mapping, Sequence
 from difflib import get_close_matches
-from itertools import zip_longest
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,28 @@ RUN_OPTIONS = (
 )
 
 
-def given_options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield name and value of each option as they were typed; a switch without a value is "True"."""
-    for argument, following in zip_longest(arguments, arguments[1:], fillvalue="--"):
-        if argument.startswith("--"):
-            name, equal, value = argument[2:].partition("=")
-            yield name.replace("-", "_"), value if equal else "True" if following.startswith("--") else following
+def split_options(arguments: Sequence[str], *, own: Container[str] = ()) -> tuple[list[str], dict[str, str]]:
+    """Return the options that are not among ``own``, and before them what is left of a command line without them.
+
+    Args:
+        arguments: the command line.
+        own: names that are left in it, with their values.
+
+    Returns:
+        What is left, and name -> value as they were typed; a switch without a value is "True".
+    """
+    left, options, words = [], {}, deque(arguments)
+    while words:
+        word = words.popleft()
+        name, equal, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")  # as MONAI's command line does it
+        if not name or not word.startswith("--") or name in own:
+            left.append(word)
+        elif equal:
+            options[name] = value
+        else:
+            options[name] = words.popleft() if words and not words[0].startswith("--") else "True"
+    return left, options
 
 
 def bundle_command(arguments: Sequence[str]) -> tuple[list[Path], dict[str, str]] | None:
@@ -43,7 +59,7 @@ def bundle_command(arguments: Sequence[str]) -> tuple[list[Path], dict[str, str]
     """
     if Path(arguments[0]).parts[-2:] != ("bundle", "__main__.py") or list(arguments[1:2]) != ["run"]:
         return None
-    options = dict(given_options(arguments[2:]))
+    options = split_options(arguments[2:])[1]
     files = DefaultParseValue(options.pop("config_file", "[]"))
     paths = [Path(file) for file in ([files] if isinstance(files, str) else files)]
     if not paths or not all(path.is_file() for path in paths):

@@ -1,5 +1,7 @@
 """What MONAI's command line makes of a value: every switch, number and path is used as it was meant, or refused."""
 
+import argparse
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +9,7 @@ from monai.bundle import ConfigParser, create_workflow
 from monai.handlers import ValidationHandler
 from support import BUNDLES, ONE_PER_NET, ROOT, config, run
 
+from kvseg_monai.bundle.overrides import parse_with_overrides
 from kvseg_monai.errors import InputError
 from kvseg_monai.handlers.checkpoints import Checkpoints
 from kvseg_monai.utils.command_line import check_overrides
@@ -153,3 +156,35 @@ def test_a_user_gets_one_sentence(tmp_path, tiny_dataset):
     result = run(BUNDLES[0], "inference", tmp_path, tiny_dataset, "--spacng", "[3,3]")
     assert (result.returncode, "Traceback" in result.stderr) == (2, False)
     assert result.stderr.strip().splitlines()[-1].startswith("error: --spacng is no option of this configuration; did")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(allow_abbrev=False)
+    made.add_argument("bundle")
+    made.add_argument("--weights", nargs="+")
+    made.add_argument("--overwrite", action="store_true")
+    return made
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "setr_kv --weights a b --overwrite --network_def#size tiny --image-size [64,64] --rate -1 --amp",
+        "--network_def#size tiny --overwrite setr_kv --weights a b --image_size=[64,64] --rate=-1 --amp",
+        "--amp --rate -1 --image_size [64,64] --network_def#size big --weights a b --network_def#size tiny -- setr_kv",
+    ],
+)
+def test_overrides_are_told_from_the_commands_own_options_wherever_they_stand(line):
+    options = vars(parse_with_overrides(parser(), line.split()))
+    overrides = {"network_def#size": "tiny", "image_size": [64, 64], "rate": -1, "amp": True}
+    own = {"bundle": "setr_kv", "weights": ["a", "b"], "overwrite": "--overwrite" in line}
+    assert options == {**own, "overrides": overrides}
+
+
+@pytest.mark.parametrize("line", ["--network_def#size tiny", "setr_kv also --network_def#size tiny"])
+def test_a_value_of_an_override_is_no_word_of_the_command(line, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse_with_overrides(parser(), line.split())
+    assert re.search(
+        "the following arguments are required: bundle|unrecognized arguments: also", capsys.readouterr().err
+    )
