@@ -115,7 +115,7 @@ class Checkpoints:
             self.earlier_score = self._score_of_earlier_model() if (self.folder / BEST).is_file() else None
             if _is_first_process():
                 leftover = [self.folder / LAST, candidate, record_of(candidate)]
-                keep_earlier_run(*leftover, *([self.folder / RECORD] if self.rival is None else []))
+                keep_earlier_run(*leftover, *([self.folder / RECORD] if self.earlier_score is None else []))
         earlier = _read_record(record_of(self._target))
         self.record = RunRecord(self.network, self.device, configuration=self.configuration, earlier=earlier)
 
@@ -148,7 +148,7 @@ class Checkpoints:
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
         set_progress(engine, saved["epoch"], saved["iteration"])
-        self.best, self.rival = saved["best"], saved["rival"]
+        self.best, self.earlier_score = saved["best"], saved["earlier_score"]
         if is_at_end(engine):
             limit = limit_of(engine)
             done = engine.state.iteration if limit == "steps" else engine.state.epoch
