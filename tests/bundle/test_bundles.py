@@ -19,6 +19,7 @@ from monai.bundle import ConfigParser, create_workflow
 from support import BUNDLES, ROOT, config
 
 WORKFLOWS = {"train": "train", "evaluate": "inference", "inference": "inference"}
+LOADER = "kvseg_monai.transforms.LoadVolumed"
 HASH = "06954cad2cc5d3784e72077ac76f0fc8"
 TINY = {"network_def#size": "tiny", "image_size": [64, 64]}
 
@@ -196,13 +197,12 @@ def test_epochs_and_learning_rate_are_plain_overrides(tmp_path, tiny_dataset):
 def test_every_workflow_checks_right_after_loading(bundle, workflow):
     """Images everywhere, and labels where there are some."""
     lists = list(transform_lists(json.loads(Path(config(bundle, workflow)).read_text())))
-    loading = [names for names in lists if "LoadImaged" in names]
-    checks = ["kvseg_monai.transforms.CheckVolumed"] + ["kvseg_monai.transforms.CheckLabelsd"] * (
-        workflow != "inference"
-    )
+    loading = [names for names in lists if LOADER in names]
+    checks = ["kvseg_monai.transforms.CheckVolumed", "kvseg_monai.transforms.CheckLabelsd"]
+    checks = checks[:1] if workflow == "inference" else checks
     assert loading
     for names in loading:
-        place = names.index("LoadImaged") + 1
+        place = names.index(LOADER) + 1
         assert names[place : place + len(checks)] == checks
 
 

@@ -67,7 +67,7 @@ def test_the_two_arms_differ_in_the_conversion_alone():
 
 def test_classes_follow_the_stock_network(tmp_path, tiny_dataset):
     made = workflow("train", ("unetr", "kv"), tmp_path, tiny_dataset, **{"stock_network#out_channels": 6})
-    assert made.parser.get_parsed_content("loading#2#num_classes") == 6
+    assert made.parser.get_parsed_content("loading#3#num_classes") == 6
     assert made.parser.get_parsed_content("validate#postprocessing#transforms#0#to_onehot") == 6
 
 
