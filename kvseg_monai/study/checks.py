@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from kvseg_monai.data.datalist import SECTIONS
 from kvseg_monai.errors import InputError
 
 SET_BY_STUDY = (
@@ -31,48 +30,17 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is missing; give the path of a YAML or JSON file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML ({' '.join(str(error).split())}); correct it") from None
-    return require_table(found, path)
+    if not isinstance(found, dict | None):
+        raise InputError(f"{path}: found {found!r}; it must be a table of keys and values")
+    return found or {}
 
 
-def require_table(found: Any, where: Any) -> dict[str, Any]:
-    """Return ``found`` when it is a table, an empty one for nothing; raise InputError for anything else."""
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise InputError(f"{where}: found {found!r}; it must be a table of keys and values")
-    return found
-
-
-def refuse_unknown(found: Iterable[Any], allowed: Iterable[Any], where: Any) -> None:
-    """Raise InputError at the first name that is not allowed, and name the nearest that is."""
-    allowed = list(dict.fromkeys(map(str, allowed)))
-    for name in map(str, found):
-        if name not in allowed:
-            near = difflib.get_close_matches(name, allowed, 1, 0)
-            meant = f"did you mean '{near[0]}'? " if near else ""
-            raise InputError(f"{where}: '{name}' is unknown; {meant}Allowed: {', '.join(allowed) or 'nothing'}")
-
-
-def read_split(path: Path) -> dict[str, list[str]]:
-    """Read patients per section; all three sections are needed, and nobody may be in two.
-
-    Raises:
-        InputError: otherwise.
-    """
-    found = read_mapping(path)
-    refuse_unknown(found, SECTIONS, path)
-    seen: dict[str, str] = {}
-    for section in SECTIONS:
-        if not isinstance(found.get(section), list) or not found[section]:
-            raise InputError(f"{path} names no {section} patients; each of {', '.join(SECTIONS)} must list some")
-        for patient in map(str, found[section]):
-            if patient in seen:
-                raise InputError(
-                    f"{path}: patient {patient} is in {seen[patient]} and in {section}; a patient may be in one list "
-                    "only and once, else the score is too good: take it out of one"
-                )
-            seen[patient] = section
-    return {section: [str(patient) for patient in found[section]] for section in SECTIONS}
+def unknown(name: str, allowed: Iterable[str]) -> str:
+    """Say that a name is not allowed, which one is nearest to it, and which are."""
+    allowed = list(dict.fromkeys(allowed))
+    near = difflib.get_close_matches(name, allowed, 1, 0)
+    meant = f"did you mean '{near[0]}'? " if near else ""
+    return f"'{name}' is unknown; {meant}Allowed: {', '.join(allowed) or 'nothing'}"
 
 
 def check_overrides(overrides: Mapping[str, Any], network: Mapping[str, Any] | None, bundle: Path, where: str) -> None:
@@ -90,14 +58,14 @@ def check_overrides(overrides: Mapping[str, Any], network: Mapping[str, Any] | N
     configs = [json.loads((bundle / "configs" / f"{name}.json").read_text("utf-8")) for name in ("train", "evaluate")]
     for config in configs:
         config["network_def"] = network or config["network_def"]
-    for key in map(str, overrides):
+    for key in overrides:
         if key in SET_BY_STUDY:
             raise InputError(f"{where}: the study sets {key} itself; leave it out")
         parts = key.split("#")
         for depth, part in enumerate(parts):
             allowed = [name for config in configs for name in _names_below(config, parts[:depth])]
-            if "*" not in allowed:
-                refuse_unknown([part], allowed, f"{where}, {key}")
+            if part not in allowed and "*" not in allowed:
+                raise InputError(f"{where}, {key}: {unknown(part, allowed)}")
 
 
 def _names_below(node: Any, parents: list[str]) -> list[str]:

@@ -97,7 +97,10 @@ def _read_cells(path: Path) -> pd.DataFrame:
 
 def _read_text(text: str) -> pd.DataFrame:
     """Read a table whose cells stay text; a cell that a line lacks is NaN, which the faster engine makes empty."""
-    return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, engine="python", skip_blank_lines=False)
+    options = {"header": None, "skip_blank_lines": False}  # no header: a long first line would become an index
+    lines = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, engine="python", **options)
+    cells = lines[1:].set_axis(list(lines.iloc[0]), axis=1).reset_index(drop=True)
+    return cells.loc[:, ~cells.columns.duplicated()]
 
 
 def _broken(cells: pd.DataFrame) -> pd.Series:

@@ -332,6 +332,17 @@ def test_results_of_a_study_that_was_made_before_there_were_records_are_renewed(
         ({"overrides": {"seed": 3}}, r"the study sets seed itself; leave it out"),
         ({"seeds": [0, 0]}, r"seeds is \[0, 0\]; give different whole numbers"),
         ({"seeds": []}, r"has no 'seeds'"),
+        ({"seeds": [0, "one"]}, r"seeds is \[0, 'one'\]; give different whole numbers"),
+        ({"seeds": [True]}, r"seeds is \[True\]; give different whole numbers"),
+        ({"margin": True}, r"margin is True; it must be a Jaccard difference"),
+        ({"nets": {"setr": {"attention": "qkv"}}}, r"nets, setr: attention is 'qkv'; give a list of kinds"),
+        ({"nets": {"setr": ["qkv"]}}, r"nets, setr: found \['qkv'\]; it must be a table"),
+        ({"nets": {"setr": None}}, r"attention is \[\]; it must hold qkv"),
+        (
+            {"nets": {"setr": {**STUDY["nets"]["setr"], "overrides": 3}}},
+            r"overrides: found 3; it must be a table",
+        ),
+        ({"notice": ["no", "text"]}, r"notice is \['no', 'text'\]; give a sentence"),
         ({"margin": 2}, r"margin is 2; it must be a Jaccard difference between 0 and 1"),
         ({"reference": "qkvv"}, r"reference: 'qkvv' is unknown; did you mean 'qkv'"),
         ({"split": "elsewhere.json"}, r"elsewhere\.json is missing"),
@@ -349,6 +360,7 @@ def test_a_mistake_in_the_study_is_reported(tmp_path, tiny_dataset, changes, mes
         ({"test": ["person5", "person0"]}, r"patient person0 is in training and in test"),
         ({"test": ["nobody"]}, r"datalist\.json lacks 1 patient\(s\) of the split \(nobody\)"),
         ({"validation": []}, r"names no validation patients"),
+        ({"validation": "person4"}, r"split\.json: validation is 'person4'; give a list of patients"),
         ({"testing": ["person5"]}, r"split\.json: 'testing' is unknown; did you mean 'test'"),
     ],
 )
@@ -356,6 +368,14 @@ def test_a_mistake_in_the_split_is_reported(study, changes, message):
     (study.parent / "split.json").write_text(json.dumps({**SPLIT, **changes}))
     with pytest.raises(InputError, match=message):
         write_datalist(read_study(study))
+
+
+def test_patients_may_have_numbers_and_keys_nothing_behind_them(tmp_path, tiny_dataset):
+    study = write_study(tmp_path, tiny_dataset, overrides=None, notice=7)
+    (tmp_path / "split.json").write_text(json.dumps({**SPLIT, "test": [5, "06"]}))
+    read = read_study(study)
+    assert read.split["test"] == ["5", "06"]
+    assert (list(read.split), read.notice) == (["training", "validation", "test"], "7")
 
 
 def test_patients_in_no_section_are_reported(study, caplog):
@@ -413,13 +433,13 @@ def rows(attention="kv", seed=0, **scores):
         (lambda text: text.replace("0.5", "half", 1), r"line 2"),
         (
             lambda text: text[:20],
-            r"line 1: there is no column seed, patient, .*with the columns net, attention, seed, patient, class",
+            r"line 1: there is no column patient, class, .*with the columns net, attention, seed, patient, class",
         ),
         (lambda text: text.splitlines()[0] + "\n", r"holds no row"),
         (lambda text: "", r"cannot be read as a table"),
         (
             lambda text: text.replace(",1\n", ",1,1\n", 1),
-            r"cannot be read as a table \(Expected 13 fields in line 2, saw 14",
+            r"cannot be read as a table \(Expected 14 fields in line 2, saw 15",
         ),
         (lambda text: text.replace("kv,0", "kv,zero", 1), r"line 2"),
         (lambda text: text.replace(",2,1", ",,1", 1), r"line 2"),
