@@ -15,15 +15,11 @@ from monai.bundle import ConfigParser
 from torch import nn
 
 from kvseg_monai._version import __version__
+from kvseg_monai.bundle.find import AS_THEY_ARE, CARD, EVALUATE, INFERENCE, METADATA, TRAIN
 from kvseg_monai.bundle.overrides import apply_overrides
 from kvseg_monai.data.dataset import class_names, notice
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.weights import load_weights
-
-METADATA, CARD = "configs/metadata.json", "docs/README.md"
-TRAIN, EVALUATE, INFERENCE = (f"configs/{name}.json" for name in ("train", "evaluate", "inference"))
-AS_THEY_ARE = ("configs/multi_gpu_train.json", "configs/logging.conf", "docs/data_license.txt", "LICENSE")
-SOURCES = (METADATA, TRAIN, EVALUATE, INFERENCE, CARD, *AS_THEY_ARE)  # nothing else of the folder is packed
 
 
 def packed_files(

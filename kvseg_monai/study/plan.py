@@ -2,12 +2,14 @@
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from kvseg_monai.blocks import ATTENTION_KINDS
+from kvseg_monai.bundle.find import SUFFIX, TRAIN, find_bundle, shipped_folder
 from kvseg_monai.errors import InputError
 from kvseg_monai.study.checks import check_overrides, read_mapping, read_split, refuse_unknown, require_table
 
@@ -16,7 +18,7 @@ STUDY_KEYS = (
     *("overrides", "nets", "seeds", "reference", "margin"),
 )
 NET_KEYS = ("attention", "overrides", "network", "bundle")
-BUNDLES = Path(__file__).parents[2] / "bundles"  # beside the package, as in the repository
+BUNDLES = shipped_folder()
 OWN_ATTENTION = "own"  # the attention of a network that is not ours
 
 
@@ -160,10 +162,11 @@ class _Unfolding:
 
     def _bundle(self, net: str, kind: str, given: str | None, where: str) -> str:
         """Return the name of the bundle: that of net and kind, or of the net's reference where there is none."""
-        for name in [given] if given else [f"{net}_{name}_segmentation" for name in (kind, self.reference)]:
-            if (self.bundles / str(name) / "configs" / "train.json").is_file():
-                return str(name)
-        there = sorted(folder.name for folder in self.bundles.glob("*_segmentation"))
+        for name in [given] if given else [f"{net}_{name}" for name in (kind, self.reference)]:
+            with suppress(InputError):
+                folder = find_bundle(str(name), among=self.bundles, needs=[TRAIN])
+                return folder.name if folder.parent == self.bundles else str(folder)
+        there = sorted(folder.name for folder in self.bundles.glob(f"*{SUFFIX}"))
         raise InputError(
             f"{where}: {self.bundles} has no bundle of {given or net!r}, only: {', '.join(there) or 'none'}"
         )
