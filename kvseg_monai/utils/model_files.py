@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from kvseg_monai.utils.files import atomic_write, dated, record, set_aside
+from kvseg_monai.utils.files import atomic_write, dated, set_aside
+from kvseg_monai.utils.records import record
 
 logger = logging.getLogger(__name__)
 
