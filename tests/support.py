@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from kvseg_monai.utils.files import RECORD
+from kvseg_monai.utils.records import RECORD
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = list(yaml.safe_load((ROOT / "bundles" / "bundles.yaml").read_text())["bundles"])

@@ -41,7 +41,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from kvseg_monai.errors import find_input_error
 from kvseg_monai.label import orthanc
-from kvseg_monai.utils.files import RECORD, write_bytes
+from kvseg_monai.utils.files import write_bytes
+from kvseg_monai.utils.records import RECORD
 
 BUNDLE = "setr_kv_segmentation"
 MINE = b"written by the user\n"

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 
 from data_prep.common.target import paths
-from kvseg_monai.utils.files import digest_of
+from kvseg_monai.utils.records import digest_of
 
 TRAILER = 8  # bytes at the end of a gzip file: check sum and size of what it holds
 SHOWN = 3

@@ -22,8 +22,9 @@ from kvseg_monai.data.datalist import DATALIST
 from kvseg_monai.data.nifti import write_volume
 from kvseg_monai.data.split import split_patients
 from kvseg_monai.errors import InputError
-from kvseg_monai.utils.files import discard, only_ours, refuse_foreign
+from kvseg_monai.utils.files import discard, refuse_foreign
 from kvseg_monai.utils.geometry import SPACING_MM, spacing_of, spans_volume
+from kvseg_monai.utils.records import only_ours
 
 FORMAT = "2"  # raise it when the meaning of the written files changes, so that old results are not taken for new
 

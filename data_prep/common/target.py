@@ -15,16 +15,8 @@ from pathlib import Path
 from data_prep.common.files import read_json, write_json
 from kvseg_monai.data.datalist import DATALIST
 from kvseg_monai.errors import InputError
-from kvseg_monai.utils.files import (
-    RECORD,
-    atomic_write,
-    begin_record,
-    discard_partials,
-    is_ours,
-    only_ours,
-    recorded,
-    refuse_foreign,
-)
+from kvseg_monai.utils.files import atomic_write, discard_partials, refuse_foreign
+from kvseg_monai.utils.records import RECORD, begin_record, is_ours, only_ours, recorded
 
 FOLDERS = ("images", "labels", "records")
 SUMMARY = "summary.json"

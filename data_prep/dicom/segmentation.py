@@ -12,7 +12,7 @@ from kvseg_monai.dicom import Series
 from kvseg_monai.dicom.frames import FRAME_GROUPS, SHARED_GROUPS, Facts, Frame, frames_of
 from kvseg_monai.dicom.headers import MANUFACTURER, read_facts
 from kvseg_monai.errors import InputError
-from kvseg_monai.utils.files import digest_of
+from kvseg_monai.utils.records import digest_of
 
 SEGMENTATION_TAGS = [
     *("SegmentationType", "SegmentSequence", "MaximumFractionalValue", "PixelPaddingValue", "Manufacturer"),

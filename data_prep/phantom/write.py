@@ -26,8 +26,8 @@ from data_prep.phantom.signal import draw, make_scanner
 from data_prep.uw_madison.rle import encode
 from data_prep.uw_madison.table import CLASSES, COLUMNS
 from kvseg_monai.errors import InputError
-from kvseg_monai.utils.files import RECORD, digest_of, record, recorded
 from kvseg_monai.utils.program import program
+from kvseg_monai.utils.records import RECORD, digest_of, record, recorded
 
 SIZES = ((266, 266, "1.50"), (360, 310, "1.50"), (276, 276, "1.63"), (234, 234, "1.50"))  # width, height, mm
 MAX_SLICES = 9999  # the slice number has four digits

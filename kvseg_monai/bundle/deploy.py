@@ -14,10 +14,11 @@ import torch
 from monai.bundle import ConfigParser
 from torch import nn
 
-from kvseg_monai.bundle.contents import INFERENCE, build_network, read_json
+from kvseg_monai.bundle.contents import build_network, read_json
+from kvseg_monai.bundle.find import INFERENCE
 from kvseg_monai.errors import InputError
-from kvseg_monai.handlers.checkpoints import BEST, keep_earlier, record_of
 from kvseg_monai.utils.files import atomic_write, discard
+from kvseg_monai.utils.model_files import BEST, keep_earlier, record_of
 from kvseg_monai.utils.program import program
 from kvseg_monai.utils.weights import load_weights, save_whole
 from kvseg_monai.utils.weights_file import read_weights

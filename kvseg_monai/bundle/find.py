@@ -1,5 +1,6 @@
 """The one place that knows where bundles are: the folder that is named, ``bundles/`` here, and those of the package."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from kvseg_monai.errors import InputError
@@ -25,16 +26,23 @@ def shipped_bundles() -> dict[str, Path]:
     return {path.parents[1].name: path.parents[1] for path in sorted(shipped_folder().glob(f"*/{METADATA}"))}
 
 
-def find_bundle(bundle: str | Path) -> Path:
+def find_bundle(bundle: str | Path, *, needs: Sequence[str] = SOURCES, among: Path | None = None) -> Path:
     """Return the folder of a bundle that is named by its folder or by its name: whole, or short as ``setr_kv``.
 
     A name is looked up in ``bundles/`` of the working directory, then among the bundles that come with the package.
+
+    Args:
+        bundle: folder or name.
+        needs: files that must be in it.
+        among: a folder of bundles that is searched instead of all others, as that of a study.
 
     Raises:
         InputError: when there is none, or it is not whole.
     """
     names = (str(bundle), f"{bundle}{SUFFIX}")
-    folders = [Path(bundle), *(place / name for place in (Path("bundles"), shipped_folder()) for name in names)]
+    places = (Path("bundles"), shipped_folder()) if among is None else (among,)
+    folders = [place / name for place in places for name in names]
+    folders = [Path(bundle), *folders] if among is None else folders
     there = [folder for folder in folders if folder.is_dir()]
     if not there:
         near = did_you_mean(
@@ -44,7 +52,7 @@ def find_bundle(bundle: str | Path) -> Path:
             f"there is no bundle {bundle}; give its folder, or the name of one in bundles/ or of those that "
             f"`kvseg bundles` lists{'; ' if near else ''}{near}"
         )
-    missing = {folder: [path for path in SOURCES if not (folder / path).is_file()] for folder in there}
+    missing = {folder: [path for path in needs if not (folder / path).is_file()] for folder in there}
     whole = [folder for folder in there if not missing[folder]]
     if not whole:
         raise InputError(

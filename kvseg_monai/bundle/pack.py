@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from kvseg_monai._version import __version__
-from kvseg_monai.bundle.contents import METADATA, checksum_line, packed_files, read_json
-from kvseg_monai.bundle.find import find_bundle  # moved
+from kvseg_monai.bundle.contents import checksum_line, packed_files, read_json
+from kvseg_monai.bundle.find import METADATA, find_bundle
 from kvseg_monai.bundle.overrides import parse_with_overrides
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.files import refuse_foreign, write_bytes

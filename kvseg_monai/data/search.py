@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kvseg_monai.data.nifti import VOLUME_SUFFIXES
-from kvseg_monai.utils.files import RECORD, recorded_as
+from kvseg_monai.utils.records import RECORD, recorded_as
 
-LABEL_MAP = "label map"  # kind of what inference and evaluation write, in the records of :mod:`kvseg_monai.utils.files`
+LABEL_MAP = "label map"  # kind, in the records of what was written, of what inference and evaluation write
 MAX_KINDS = 10
 _SYSTEM = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}
 _PACKED = (".gz", ".bz2", ".xz", ".zst", ".Z")

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -15,18 +13,17 @@ from torch import nn
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.handlers.steps import is_at_end, limit_of, set_progress
-from kvseg_monai.utils.files import atomic_write, dated, move, record, refuse_folders, set_aside, write_text
+from kvseg_monai.utils.files import move, refuse_folders, write_text
 from kvseg_monai.utils.flags import as_flag
+from kvseg_monai.utils.model_files import BEST, RECORD, keep_earlier, keep_earlier_run, read_record, record_of
 from kvseg_monai.utils.old_names import CHECKPOINT
 from kvseg_monai.utils.run_record import RunRecord
 from kvseg_monai.utils.weights import _set_checksum_aside, load_weights, save_whole, weights_digest  # moved
 
 logger = logging.getLogger(__name__)
 
-BEST = "model.pt"
 CANDIDATE = "model_candidate.pt"
 LAST = "last.ckpt"  # no .pt: MONAI Label offers each of these as a model, and by default the one of the shortest name
-RECORD = "training.json"
 
 
 class StrictCheckpointLoader:
@@ -116,7 +113,7 @@ class Checkpoints:
             if _is_first_process():
                 leftover = [self.folder / LAST, candidate, record_of(candidate)]
                 keep_earlier_run(*leftover, *([self.folder / RECORD] if self.earlier_score is None else []))
-        earlier = _read_record(record_of(self._target))
+        earlier = read_record(record_of(self._target))
         self.record = RunRecord(self.network, self.device, configuration=self.configuration, earlier=earlier)
 
     @property
@@ -203,41 +200,6 @@ class Checkpoints:
                 "weights are kept as %s; to use them all the same: python -m kvseg_monai.deploy BUNDLE --weights %s",
                 *(self.best, BEST, self.earlier_score, BEST, CANDIDATE, candidate),
             )
-
-
-def record_of(weights: Path) -> Path:
-    """Return the record that belongs to weights: ``training.json`` for ``model.pt``, and so on."""
-    return weights.with_name(f"training{weights.stem.removeprefix(Path(BEST).stem)}.json")
-
-
-def _read_record(record: Path) -> dict[str, Any]:
-    """Return the record of an earlier run, nothing where the file is not one that a run writes."""
-    try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) and isinstance(found.get("seconds"), int | float) else {}
-
-
-def keep_earlier(model: Path) -> None:
-    """Copy a model that is about to be replaced, and its record, to names with its date, and say so."""
-    if not model.is_file():
-        return
-    kept = dated(model, companion=record_of)
-    for path, copy in ((model, kept), (record_of(model), record_of(kept))):
-        if path.is_file():
-            with atomic_write(copy) as temporary:
-                shutil.copy2(path, temporary)
-            if not path.is_symlink():
-                record(path.parent, [path.name])  # whoever wrote it: its content is kept, and it may be replaced
-    logger.warning("%s is replaced; the earlier one is kept as %s", model, kept.name)
-
-
-def keep_earlier_run(*paths: Path) -> None:
-    """Rename what an earlier run left to names with their date, and say so."""
-    for path in paths:
-        if os.path.lexists(path):
-            logger.warning("an earlier %s was there; it is kept as %s", path.name, set_aside(path).name)
 
 
 def _number(evaluator: Engine) -> float:

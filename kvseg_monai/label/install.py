@@ -13,8 +13,8 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from kvseg_monai.bundle.contents import EVALUATE, INFERENCE, TRAIN, packed_files, read_json
-from kvseg_monai.bundle.find import SOURCES, find_bundle
+from kvseg_monai.bundle.contents import packed_files, read_json
+from kvseg_monai.bundle.find import EVALUATE, INFERENCE, SOURCES, TRAIN, find_bundle
 from kvseg_monai.bundle.overrides import apply_overrides
 from kvseg_monai.errors import InputError
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from kvseg_monai.blocks.recording import AttentionLayer, record_attention
 from kvseg_monai.bundle.contents import build_network, read_json
+from kvseg_monai.bundle.find import INFERENCE, find_bundle
 from kvseg_monai.bundle.overrides import apply_overrides
 from kvseg_monai.errors import InputError
 from kvseg_monai.report import slices
@@ -106,9 +107,7 @@ def open_config(bundle: str, overrides: Mapping[str, Any]) -> ConfigParser:
         InputError: there is none, or an override is unknown to all of the bundle's configurations.
     """
     path = Path(bundle)
-    path = path if path.is_file() else path / "configs" / "inference.json"
-    if not path.is_file():
-        raise InputError(f"{path} is missing; give --bundle a bundle's folder or its inference.json")
+    path = path if path.is_file() else find_bundle(bundle, needs=[INFERENCE]) / INFERENCE
     config = ConfigParser(read_json(path))
     others = [path.with_name(f"{name}.json") for name in CONFIGS]
     known = [ConfigParser(read_json(other)) for other in others if other.is_file() and other != path]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.handlers.checkpoints import RECORD
 from kvseg_monai.handlers.score_volumes import case_name
 from kvseg_monai.report.slices import PictureError
+from kvseg_monai.utils.model_files import RECORD
 
 
 def rank_cases(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

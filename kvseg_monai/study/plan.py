@@ -2,12 +2,13 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from kvseg_monai.bundle.find import shipped_folder
+from kvseg_monai.bundle.find import SUFFIX, TRAIN, find_bundle, shipped_folder
 from kvseg_monai.errors import InputError
 from kvseg_monai.study.checks import check_overrides
 from kvseg_monai.study.schema import NetTable, SplitFile, StudyFile, read_table
@@ -116,10 +117,11 @@ def _bundle_and_overrides(
 def _bundle(net: str, kind: str, study: StudyFile, bundles: Path, where: str) -> str:
     """Return the name of the bundle: that of net and kind, or of the net's reference where there is none."""
     given = study.nets[net].bundle
-    for name in [given] if given else [f"{net}_{name}_segmentation" for name in (kind, study.reference)]:
-        if (bundles / name / "configs" / "train.json").is_file():
-            return name
-    there = sorted(folder.name for folder in bundles.glob("*_segmentation"))
+    for name in [given] if given else [f"{net}_{name}" for name in (kind, study.reference)]:
+        with suppress(InputError):
+            folder = find_bundle(name, among=bundles, needs=[TRAIN])
+            return folder.name if folder.parent == bundles else str(folder)
+    there = sorted(folder.name for folder in bundles.glob(f"*{SUFFIX}"))
     raise InputError(f"{where}: {bundles} has no bundle of {given or net!r}, only: {', '.join(there) or 'none'}")
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import pandas as pd
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.utils.files import is_ours, record, write_text
+from kvseg_monai.utils.files import write_text
+from kvseg_monai.utils.records import is_ours, record
 
 CONFIGURATION, RECORD, CURVE, LOCK = "configuration.json", "arm.json", "curve.csv", "lock"  # of an arm, beside FILE
 GATHERED = FILE, RECORDS, CURVES = "results.csv", "arms.json", "curves.csv"  # of all arms

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from kvseg_monai.bundle.find import METADATA, find_bundle
 from kvseg_monai.data.outputs import label_map_name
 from kvseg_monai.data.readers import NiftiReader
 from kvseg_monai.dicom import Series
@@ -50,9 +51,9 @@ def read_bundle(folder: Path) -> tuple[list[str], Algorithm]:
     """Return the class names of a bundle's output, background left out, and its name and version.
 
     Raises:
-        InputError: when its metadata are missing or lack them.
+        InputError: when its metadata lack them.
     """
-    path = folder / "configs" / "metadata.json"
+    path = folder / METADATA
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
         names = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
@@ -66,11 +67,12 @@ def convert(options: argparse.Namespace) -> str:
     """Write the DICOM SEG that the command line asks for; return the summary."""
     if options.target.exists() and not options.overwrite:
         raise InputError(f"{options.target} exists; give another --target, or --overwrite to replace it")
-    sources = {name: getattr(options, name) for name in ("prediction", "series", "bundle", "codes")}
+    bundle = find_bundle(options.bundle, needs=[METADATA]) if options.bundle else None
+    sources = {name: getattr(options, name) for name in ("prediction", "series", "codes")} | {"bundle": bundle}
     refuse_foreign([options.target])
     refuse_overlap(sources=sources, targets={"target": options.target})
     series = find_series_of(options.prediction, options.series)
-    names, algorithm = read_bundle(options.bundle) if options.bundle else (list(CODES), UNNAMED)
+    names, algorithm = read_bundle(bundle) if bundle else (list(CODES), UNNAMED)
     reader = NiftiReader()
     label_map, meta = reader.get_data(reader.read(options.prediction))
     if not options.series.exists():  # it names a volume of a folder, see kvseg_monai.dicom.listing
@@ -97,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--prediction", required=True, type=Path, metavar="FILE", help="label map, NIfTI, on the series' grid")
     add("--series", required=True, type=Path, metavar="DIR", help="DICOM folder or file of the MR series")
     add("--target", required=True, type=Path, metavar="FILE", help="DICOM file to write")
-    add("--bundle", type=Path, metavar="DIR", help="bundle that made the label map: names of classes and algorithm")
+    add("--bundle", metavar="DIR", help="bundle that made the label map, folder or name: its classes and algorithm")
     add("--labels", nargs="+", metavar="NAME", help=f"names of labels 1, 2, ... (default: {' '.join(CODES)})")
     add("--codes", type=Path, metavar="FILE", help='JSON of further codes: {"liver": {"value": .., "meaning": ..}}')
     add("--overwrite", action="store_true", help="replace --target, which this command made")

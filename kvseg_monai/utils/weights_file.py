@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.utils.files import digest_of
+from kvseg_monai.utils.records import digest_of
 
 CHECKSUM_SUFFIX = ".sha256"  # beside the weights, as `sha256sum` writes it; packed bundles have one
 _FOLDER = 0x10  # a part of a zip that is called a folder is read by torch as whatever the memory held

@@ -18,7 +18,8 @@ from support import ROOT, make_volume
 from torch import Tensor
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.handlers.checkpoints import BEST, LAST
+from kvseg_monai.handlers.checkpoints import LAST
+from kvseg_monai.utils.model_files import BEST
 
 BUNDLE = "setr_kv_segmentation"
 CASES = {"training": 2, "validation": 1, "test": 1}

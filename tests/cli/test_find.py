@@ -81,3 +81,20 @@ def test_an_overlay_is_a_path_or_a_name(here):
     assert find_overlay("dicom_seg.json", bundle).resolve() == here / "dicom_seg.json"
     with pytest.raises(InputError, match=r"no configuration dicom_sg; .*kv_from_weights.*did you mean dicom_seg\?"):
         find_overlay("dicom_sg", bundle)
+
+
+def test_what_a_bundle_must_have_is_what_it_is_used_for(here):
+    copy(here / "half")
+    (here / "half" / "configs" / "train.json").unlink()
+    assert find_bundle("half", needs=["configs/inference.json"]) == here / "half"
+    with pytest.raises(InputError, match=r"it lacks configs/train\.json"):
+        find_bundle("half", needs=["configs/train.json"])
+
+
+def test_a_study_has_a_folder_of_bundles_of_its_own(here):
+    copy(here / "own" / NAME)
+    (here / NAME).mkdir()
+    for name in ("setr_kv", NAME):
+        assert find_bundle(name, among=here / "own") == here / "own" / NAME
+    with pytest.raises(InputError, match="there is no bundle cvt_kv"):
+        find_bundle("cvt_kv", among=here / "own")

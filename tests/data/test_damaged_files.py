@@ -23,7 +23,7 @@ from kvseg_monai.errors import InputError, find_input_error
 from kvseg_monai.handlers.checkpoints import Checkpoints
 from kvseg_monai.report.slices import PictureError
 from kvseg_monai.report.slices import read_volume as read_for_report
-from kvseg_monai.utils.files import digest_of
+from kvseg_monai.utils.records import digest_of
 from kvseg_monai.utils.weights import load_weights, save_whole
 from kvseg_monai.utils.weights_file import matches_checksum, read_weights
 

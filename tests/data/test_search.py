@@ -9,7 +9,8 @@ import pytest
 from kvseg_monai.data.readers import NiftiReader
 from kvseg_monai.data.search import LABEL_MAP, as_sentence, find_nifti
 from kvseg_monai.errors import InputError
-from kvseg_monai.utils.files import RECORD, atomic_write
+from kvseg_monai.utils.files import atomic_write
+from kvseg_monai.utils.records import RECORD
 
 
 def touch(folder: Path, *names: str) -> Path:

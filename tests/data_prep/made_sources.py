@@ -13,7 +13,7 @@ from data_prep.common.volume_set import run
 from data_prep.dicom import source as dicom
 from data_prep.nifti import source as nifti
 from data_prep.png_pairs import source as png_pairs
-from kvseg_monai.utils.files import RECORD
+from kvseg_monai.utils.records import RECORD
 
 MODULES = {"dicom": dicom, "nifti": nifti, "png_pairs": png_pairs}
 AFFINE = np.diag([-1.5, -1.6, 3, 1])

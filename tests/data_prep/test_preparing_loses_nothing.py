@@ -17,7 +17,8 @@ from data_prep.phantom import write as phantom
 from data_prep.phantom.write import write_phantom
 from data_prep.uw_madison import source as uw_madison
 from kvseg_monai.errors import InputError
-from kvseg_monai.utils.files import RECORD, write_text
+from kvseg_monai.utils.files import write_text
+from kvseg_monai.utils.records import RECORD
 
 KINDS = [*MAKE, "uw_madison"]
 

@@ -16,7 +16,7 @@ from data_prep.uw_madison.rle import decode, encode
 from data_prep.uw_madison.source import main
 from data_prep.uw_madison.table import read_table
 from kvseg_monai.errors import InputError
-from kvseg_monai.utils.files import RECORD
+from kvseg_monai.utils.records import RECORD
 
 ROOT = Path(__file__).parents[2]
 SCAN = "case2_day5"

@@ -7,7 +7,7 @@ from made_raw import prepare
 
 from data_prep.uw_madison.source import main
 from kvseg_monai.errors import InputError
-from kvseg_monai.utils.files import RECORD
+from kvseg_monai.utils.records import RECORD
 
 SCAN = "case2_day5"
 

@@ -68,7 +68,7 @@ MISTAKES = {
     "undeclared values": ((labels() + np.uint8(1), AXIAL), (), r"holds the values \[4\]; only 0 to 3 are declared"),
     "fractions": ((labels() / np.float32(2), AXIAL), (), r"holds the values \[0.5, 1.5\]; only 0 to 3 are declared"),
     "too few names": ((labels(), AXIAL), ("--labels", "a", "b"), r"holds the values \[3\]; only 0 to 2 .*\(a, b\)"),
-    "no bundle": ((labels(), AXIAL), ("--bundle", "nowhere"), "metadata.json cannot be read as a bundle's metadata"),
+    "no bundle": ((labels(), AXIAL), ("--bundle", "nowhere"), "there is no bundle nowhere; give its folder"),
     "no series": ((labels(), AXIAL), ("--series", "nowhere"), "nowhere does not exist"),
     "a CT series": (
         (labels(), AXIAL),

@@ -12,8 +12,8 @@ from torch import nn
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.handlers.checkpoints import Checkpoints
-from kvseg_monai.utils.files import RECORD
 from kvseg_monai.utils.old_names import CHECKPOINT
+from kvseg_monai.utils.records import RECORD
 from kvseg_monai.utils.weights import load_weights, save_whole
 
 

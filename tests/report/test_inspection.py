@@ -130,7 +130,7 @@ def test_mistakes_are_reported(evaluation, tmp_path, request_, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bundle": "nowhere"}, "nowhere/configs/inference.json is missing; give --bundle a bundle's folder"),
+        ({"bundle": "nowhere"}, "there is no bundle nowhere; give its folder, or the name of one"),
         ({"weights": "nowhere.pt"}, "--weights nowhere.pt is missing; give the trained weights"),
     ],
 )

@@ -29,7 +29,7 @@ from kvseg_monai.study.arm import Job, open_training
 from kvseg_monai.study.dataset import FOLDER, data_record, write_datalist
 from kvseg_monai.study.plan import read_study, select
 from kvseg_monai.study.state import arms_dir, configuration, refuse_other_configurations, write_configuration
-from kvseg_monai.utils.files import RECORD
+from kvseg_monai.utils.records import RECORD
 
 SPLIT = {
     "training": ["person0", "person1", "person2"],

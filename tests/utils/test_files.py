@@ -4,17 +4,9 @@ import pytest
 from support import names_in
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.utils.files import (
-    RECORD,
-    atomic_write,
-    begin_record,
-    discard,
-    edit_text,
-    recorded,
-    refuse_foreign,
-    write_text,
-)
+from kvseg_monai.utils.files import atomic_write, discard, edit_text, refuse_foreign, write_text
 from kvseg_monai.utils.overlap import refuse_overlap
+from kvseg_monai.utils.records import RECORD, begin_record, recorded
 
 
 def test_the_file_appears_when_the_block_is_done(tmp_path):
