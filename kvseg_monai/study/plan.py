@@ -10,6 +10,7 @@ from typing import Any
 from kvseg_monai.blocks import ATTENTION_KINDS
 from kvseg_monai.errors import InputError
 from kvseg_monai.study.checks import check_overrides, read_mapping, read_split, refuse_unknown, require_table
+from kvseg_monai.utils.old_names import current_options
 
 STUDY_KEYS = (
     *("dataset_dir", "split", "output_dir", "bundles_dir", "notice"),
@@ -134,6 +135,7 @@ class _Unfolding:
         network = require_table(settings.get("network"), f"{where}, network") or None
         for kind in self._kinds(settings, where):
             bundle = self._bundle(net, kind, settings.get("bundle"), where)
+            overrides = current_options(overrides, read_mapping(self.bundles / bundle / "configs" / "train.json"))
             check_overrides(overrides, network, self.bundles / bundle, f"{where}, overrides")
             if network:  # before the overrides, which may be of its arguments
                 yield (
