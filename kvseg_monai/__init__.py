@@ -1,8 +1,7 @@
 """Key-Value attention for MRI segmentation, as MONAI bundles.
 
-Rooms and networks are imported on first use, so that the data preparation, which needs no torch, starts at once, and
-a configuration that says ``$import kvseg_monai`` reaches all of them. Names of version 0.1.0 are found where they
-are now.
+Rooms and networks are imported on first use, so that the data preparation, which needs no torch, starts at once, and a
+configuration that says ``$import kvseg_monai`` reaches all of them. Names of version 0.1.0 are still understood.
 """
 
 from importlib import import_module

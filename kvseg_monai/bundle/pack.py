@@ -16,6 +16,7 @@ from kvseg_monai._version import __version__
 from kvseg_monai.bundle.contents import checksum_line, packed_files, read_json
 from kvseg_monai.bundle.find import METADATA, find_bundle
 from kvseg_monai.bundle.overrides import parse_with_overrides
+from kvseg_monai.bundle.repack import command_to_repack
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.files import refuse_foreign, write_bytes
 from kvseg_monai.utils.overlap import refuse_overlap
@@ -78,7 +79,7 @@ def _checked_version(folder: Path) -> str:
     if wanted != __version__:
         raise InputError(
             f"{folder / METADATA} requires kvseg_monai {wanted}, but {__version__} is installed; install the version "
-            "that the bundle requires, or render the bundle again"
+            f"that the bundle requires, or put its weights into the bundle of this one: {command_to_repack(folder)}"
         )
     return metadata["version"]
 

@@ -10,7 +10,7 @@ from monailabel.datastore.local import LocalDatastore
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.label.requests import NotFoundError, refuse_name
-from kvseg_monai.utils.files import digest_of
+from kvseg_monai.utils.records import digest_of
 
 UID = re.compile(r"[0-9.]{1,64}")
 

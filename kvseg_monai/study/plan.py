@@ -10,8 +10,9 @@ from typing import Any
 
 from kvseg_monai.bundle.find import SUFFIX, TRAIN, find_bundle, shipped_folder
 from kvseg_monai.errors import InputError
-from kvseg_monai.study.checks import check_overrides
+from kvseg_monai.study.checks import check_overrides, read_mapping
 from kvseg_monai.study.schema import NetTable, SplitFile, StudyFile, read_table
+from kvseg_monai.utils.old_names import current_options
 
 BUNDLES = shipped_folder()
 OWN_ATTENTION = "own"  # the attention of a network that is not ours
@@ -106,7 +107,8 @@ def _bundle_and_overrides(
 ) -> tuple[str, dict[str, Any]]:
     table = study.nets[net]
     bundle = _bundle(net, kind, study, bundles, where)
-    overrides = {**study.overrides, **table.overrides}
+    known = read_mapping(bundles / bundle / TRAIN)
+    overrides = current_options({**study.overrides, **table.overrides}, known)
     check_overrides(overrides, table.network, bundles / bundle, f"{where}, overrides")
     if table.network is None:
         return bundle, {**overrides, "network_def#attention": kind}

@@ -13,6 +13,7 @@ from kvseg_monai.study import results
 from kvseg_monai.study.dataset import data_record
 from kvseg_monai.study.plan import Arm, Study
 from kvseg_monai.utils.files import write_text
+from kvseg_monai.utils.old_names import current_options
 
 
 def arms_dir(study: Study) -> Path:
@@ -67,14 +68,18 @@ def refuse_other_configurations(study: Study, *, redo: bool = False) -> None:
         folder = arms_dir(study) / arm.name
         found = begun(folder)
         wanted = configuration(study, arm)
+        if found is not None:
+            found["overrides"] = current_options(found.get("overrides", {}), wanted["overrides"])
         if found in (None, wanted):
             continue
         if redo:
             folder.rename(_free_name(study.output_dir / "replaced", arm.name))
             continue
         changed = ", ".join(_differences(wanted, found))
+        by_version = " (a bundle changes with the version of kvseg_monai, and study report reads the arms as they are)"
         raise InputError(
-            f"{folder} was made with another configuration: {changed}; undo the change, or give --redo to make such "
+            f"{folder} was made with another configuration: {changed}; undo the change"
+            f"{by_version if wanted['bundle'] != found.get('bundle') else ''}, or give --redo to make such "
             "arms again (the old ones go to 'replaced'), or another --output_dir"
         )
 

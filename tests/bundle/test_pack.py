@@ -49,7 +49,7 @@ def packed(weights, tmp_path_factory) -> Path:
     line = [sys.executable, "-m", "kvseg_monai.pack", NAME, "--weights", str(weights), "--target", str(target), *TINY]
     result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    archive = target / f"{NAME}_v0.1.0.zip"
+    archive = target / f"{NAME}_v{kvseg_monai.__version__}.zip"
     assert f"sha256 {hashlib.sha256(archive.read_bytes()).hexdigest()}" in result.stdout
     return archive
 
@@ -164,7 +164,7 @@ def test_overrides_are_defaults_wherever_their_key_is(packed, tmp_path):
 
 def pack(target: Path, weights: Path, *options: str, bundle: str | Path = BUNDLE, tiny: tuple[str, ...] = TINY) -> Path:
     main([str(bundle), "--weights", str(weights), "--target", str(target), *tiny, *options])
-    return target / f"{Path(bundle).name}_v0.1.0.zip"
+    return target / f"{Path(bundle).name}_v{kvseg_monai.__version__}.zip"
 
 
 def verify(folder: Path, schema: Path) -> None:
@@ -300,11 +300,11 @@ def test_results_and_data_stay_here(own_bundle, packed, weights, tmp_path):
     [
         (
             "metadata.json",
-            '"kvseg_monai": "0.1.0"',
+            f'"kvseg_monai": "{kvseg_monai.__version__}"',
             '"kvseg_monai": "0.0.9"',
-            "requires kvseg_monai 0.0.9, but 0.1.0",
+            f"requires kvseg_monai 0.0.9, but {kvseg_monai.__version__}",
         ),
-        ("metadata.json", '"version": "0.1.0",', '"version": ', "metadata.json is not valid JSON"),
+        ("metadata.json", f'"version": "{kvseg_monai.__version__}",', '"version": ', "metadata.json is not valid JSON"),
         ("train.json", "{", "", "train.json is not valid JSON"),
         ("train.json", "$@bundle_root + '/data'", "/home/jane/scans", "would hold the path /home/jane/scans of this"),
         ("evaluate.json", "$@bundle_root + '/data'", "~/scans", "would hold the path ~/scans of this machine"),
