@@ -1,6 +1,7 @@
 """``kvseg train``, ``evaluate`` and ``infer``: MONAI's own runner on a bundle, by the plain line that is printed."""
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -37,7 +38,8 @@ def runner_words(configuration: str, words: Sequence[str]) -> list[str]:
     if "config_file" in given:
         raise InputError(f"--config_file is the bundle's {configuration} here; lay another over it by --overlay")
     check_options({**given, "config_file": files})
-    named = {"config_file": files[0] if len(files) == 1 else f"[{','.join(map(repr, files))}]"}
+    listed = files[0] if len(files) == 1 else json.dumps(files, ensure_ascii=False, separators=(",", ":"))
+    named = {"config_file": listed}
     if "bundle_root" not in given:
         named |= {"bundle_root": plain.short(folder), **_places(folder, given)}
     return ["run", *(word for name, value in named.items() for word in (f"--{name}", value)), *options]
