@@ -36,12 +36,12 @@ class Agreement:
 
     volumes: int = 0
     differences: tuple[Difference, ...] = ()
-    told: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def __add__(self, other: "Agreement") -> "Agreement":
         """Return the sum over both."""
         differences = (*self.differences, *other.differences)
-        return Agreement(self.volumes + other.volumes, differences, (*self.told, *other.told))
+        return Agreement(self.volumes + other.volumes, differences, (*self.remarks, *other.remarks))
 
 
 def compare(archive: Path) -> Agreement:
@@ -53,7 +53,7 @@ def compare(archive: Path) -> Agreement:
     series: dict[str, list[Series]] = defaultdict(list)
     for volume in found:
         series[volume.uid].append(volume)
-    total = Agreement(told=tuple(sentences(skipped)))
+    total = Agreement(remarks=tuple(sentences(skipped)))
     for volumes in series.values():
         total += _compare(volumes)
     return total

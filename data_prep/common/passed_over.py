@@ -1,4 +1,4 @@
-"""What lies in a source and is not taken: files by kind, so that nobody misses them unawares."""
+"""Files of a source that are not taken, counted: files by kind, so that nobody misses them unawares."""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What a preparation found, as ``summary.json`` holds it and as text."""
+"""Summary of a preparation, as ``summary.json`` holds it and as text."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import TextIO
 
 @dataclass(frozen=True)
 class Contents:
-    """What a summary says of what the volumes hold.
+    """Contents of the volumes, as a summary words them.
 
     Args:
         count: records of the scans -> entries of the summary.

@@ -1,4 +1,4 @@
-"""What a summary says of the UW-Madison data: slices, those with an organ, and where organs overlap."""
+"""Summary of the UW-Madison data: slices, those with an organ, and where organs overlap."""
 
 from collections.abc import Sequence
 

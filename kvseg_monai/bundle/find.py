@@ -62,7 +62,7 @@ def find_bundle(bundle: str | Path, *, needs: Sequence[str] = SOURCES, among: Pa
 
 
 def is_shipped(folder: Path) -> bool:
-    """Whether a bundle is the package's own and not taken from ``bundles/`` here: nothing is written into it."""
+    """Return whether a bundle is the package's own and not taken from ``bundles/`` here: nothing is written into it."""
     return folder.parent == shipped_folder().resolve() and folder.parent != Path("bundles").resolve()
 
 

@@ -1,4 +1,4 @@
-"""Where the bundles' label maps go: folders and names as of their images, none made twice unasked."""
+"""Places of the bundles' label maps: folders and names as of their images, none made twice unasked."""
 
 import logging
 import os

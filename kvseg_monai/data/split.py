@@ -1,4 +1,4 @@
-"""How patients are dealt to the lists of a datalist: a patient is in one list only, whatever the seed."""
+"""Rule by which patients are dealt to the lists of a datalist: a patient is in one list only, whatever the seed."""
 
 import hashlib
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Draw:
-    """How a split is drawn.
+    """Order in which a split is drawn.
 
     Args:
         order: the patients, sorted, and a seed -> the order in which they are dealt.

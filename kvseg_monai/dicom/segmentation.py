@@ -55,7 +55,7 @@ def require_highdicom() -> None:
 
 @contextmanager
 def discreet() -> Iterator[None]:
-    """Let highdicom log errors alone: below, it tells UIDs and names from the patient's headers."""
+    """Let highdicom log errors alone: below, it logs UIDs and names from the patient's headers."""
     highdicoms = logging.getLogger("highdicom")
     level = highdicoms.level
     highdicoms.setLevel(logging.ERROR)

@@ -67,7 +67,7 @@ class Checkpoints:
         evaluator: MONAI evaluator with a key metric; None keeps the newest weights as the best.
         resume: go on from ``last.ckpt`` where there is one; true or false, also as text.
         device: where weights are loaded to.
-        configuration: what :func:`kvseg_monai.utils.describe_configuration` tells, for ``training.json``.
+        configuration: what :func:`kvseg_monai.utils.describe_configuration` returns, for ``training.json``.
 
     Raises:
         InputError: at the start, where the ``model.pt`` that is there belongs to another network, a folder is where a
@@ -173,8 +173,8 @@ class Checkpoints:
             {"network": weights, **state, **progress, "best": self.best, "earlier_score": self.earlier_score},
             self.folder / LAST,
         )
-        told = {**self.record.facts(), "epochs": engine.state.epoch, "steps": engine.state.iteration}
-        write_text(record_of(self._target), json.dumps(told, indent=1) + "\n", keep=True)
+        facts = {**self.record.facts(), "epochs": engine.state.epoch, "steps": engine.state.iteration}
+        write_text(record_of(self._target), json.dumps(facts, indent=1) + "\n", keep=True)
 
     def _score(self, engine: Engine) -> float | None:
         """Return this epoch's validation score, None where it was not validated."""

@@ -42,7 +42,7 @@ class ScoreVolumes:
         output_dir: where ``metrics.json`` and ``metrics.csv`` go.
         class_names: foreground classes; label value ``i + 1`` is ``class_names[i]``.
         notice: a sentence about the data that every report must show, such as that they are a phantom.
-        configuration: what :func:`kvseg_monai.utils.describe_configuration` tells, for the manifest.
+        configuration: what :func:`kvseg_monai.utils.describe_configuration` returns, for the manifest.
         pred_key: key of the predicted label map, inverted to the original grid.
         label_key: key of the reference, loaded channel-first and otherwise untouched.
         image_key: key of the image; its file name names the case.

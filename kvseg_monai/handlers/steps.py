@@ -83,7 +83,7 @@ def limit_of(engine: Engine) -> str:
 
 
 def is_at_end(engine: Engine) -> bool:
-    """Whether a trainer has made all its steps or epochs."""
+    """Return whether a trainer has made all its steps or epochs."""
     state = engine.state
     return state.iteration >= state.max_steps if limit_of(engine) == "steps" else state.epoch >= state.max_epochs
 

@@ -111,7 +111,7 @@ def _from_all(value: Any) -> list[Any]:
 class ProgressBar:
     """Handler that shows how far a run is, how long it will take, the loss, and the validation score.
 
-    ignite's own counts the steps of an epoch, so that it cannot tell when the run will end, and writes each step twice,
+    ignite's own counts the steps of an epoch, so that it cannot say when the run will end, and writes each step twice,
     whatever interval is asked for: 408 lines in a log file for 200 steps.
 
     Args:

@@ -47,8 +47,8 @@ INFERENCE_INPUT = ("model", "image", "description", "session", "label")
 
 
 @contextmanager
-def told_over_http() -> Iterator[None]:
-    """Turn a mistake in the input into the HTTP answer that tells it.
+def as_http_answer() -> Iterator[None]:
+    """Turn a mistake in the input into an HTTP answer with its sentence.
 
     Raises:
         HTTPException: with the sentence.
@@ -75,7 +75,7 @@ class Inference(BundleInferTask):
         Raises:
             HTTPException: with the sentence, where the input or the request is refused.
         """
-        with told_over_http():
+        with as_http_answer():
             readers = inference_readers(self.config()["device"])
             own = {name: value for name, value in self.config().items() if name not in readers}
             asked = cleaned(request, readers, keep=(*INFERENCE_INPUT, *own))
@@ -170,7 +170,7 @@ class Additions:
             return super().infer(request, datastore)
         store = datastore or self.datastore()
         name = request.get("image")
-        with told_over_http():
+        with as_http_answer():
             path = image_file(store, name)
             asked = cleaned(request, inference_readers())
         answer = super().infer({**request, "image": path}, store)  # of a path it saves no label
@@ -186,7 +186,7 @@ class Additions:
         Raises:
             HTTPException: with the sentence.
         """
-        with told_over_http():
+        with as_http_answer():
             raise InputError("these models segment MR volumes, not slides; ask for /infer/MODEL")
 
     def next_sample(self, request: dict[str, Any]) -> Any:
@@ -197,7 +197,7 @@ class Additions:
         """
         strategy = request.get("strategy")
         strategy = strategy if isinstance(strategy, str) and strategy else "random"
-        with told_over_http():
+        with as_http_answer():
             if strategy not in self._strategies:
                 raise NotFoundError(f"there is no strategy {strategy!r}; there is {', '.join(self._strategies)}")
         return super().next_sample({**request, "strategy": strategy})

@@ -1,4 +1,4 @@
-"""What a client may ask of the server: names of images, labels and sessions, and options.
+"""Requests to the server, checked: names of images, labels and sessions, and options.
 
 A name never is a path. Of the options of a request those that are known are taken, after a check; one that is empty
 counts as not given, since 3D Slicer sends a whole table with each request, and unknown ones are left out.
@@ -22,7 +22,7 @@ Reader = Callable[[Any, str], Any]
 
 
 class NotFoundError(InputError):
-    """What a request names is not there; over HTTP this is status 404, another :class:`InputError` status 400."""
+    """A request names something that is not there; over HTTP status 404, any other :class:`InputError` 400."""
 
 
 def status_of(mistake: InputError) -> int:

@@ -170,7 +170,7 @@ def _remarks(study: Study, table: pd.DataFrame, records: dict[str, dict[str, Any
     unknown = [TITLES[metric] for metric in SCORES if metric not in metrics_of(table)]
     if unknown:
         yield f"Not in these results, which are older: {', '.join(unknown)}."
-    for what, tell in {"device": str, "versions": describe_versions}.items():
-        found = sorted({tell(record[what]) for record in records.values()})
+    for what, describe in {"device": str, "versions": describe_versions}.items():
+        found = sorted({describe(record[what]) for record in records.values()})
         if len(found) > 1:
             yield f"The arms differ in {what}: {'; '.join(found)}."

@@ -146,10 +146,10 @@ def gather(arms_dir: Path, names: Sequence[str], target: Path) -> list[str]:
 def _gather_curves(arms_dir: Path, records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Return all arms' curves, each row behind what the arm is."""
     curves = [pd.DataFrame(columns=CURVE_COLUMNS)]
-    for name, told in records.items():
+    for name, facts in records.items():
         file = arms_dir / name / CURVE
         if file.is_file():
-            identity = {key: told[key] for key in ("net", "attention", "seed")}
+            identity = {key: facts[key] for key in ("net", "attention", "seed")}
             curves.append(_read_text(file.read_text(encoding="utf-8")).assign(**identity))
     return pd.concat(curves)[list(CURVE_COLUMNS)]
 

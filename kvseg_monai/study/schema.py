@@ -1,4 +1,4 @@
-"""What a study file and its split may say, as pydantic models; the first mistake becomes one sentence."""
+"""Models of a study file and its split, for pydantic; the first mistake becomes one sentence."""
 
 from collections.abc import Sequence
 from pathlib import Path

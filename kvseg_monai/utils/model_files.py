@@ -1,4 +1,4 @@
-"""Where a model and the record of its training lie, and how an earlier one is kept."""
+"""Files of a model and the record of its training; an earlier one is kept."""
 
 import json
 import logging

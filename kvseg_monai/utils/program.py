@@ -1,4 +1,4 @@
-"""What a command is called in its usage line: as it was started."""
+"""Name of a command in its usage line: as it was started."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

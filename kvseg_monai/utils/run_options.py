@@ -43,7 +43,7 @@ def read_options(words: Sequence[str]) -> dict[str, Any]:
 
 
 def is_flag(word: str) -> bool:
-    """Whether Fire takes a word for the name of an option."""
+    """Return whether Fire takes a word for the name of an option."""
     return bool(_FLAG.match(word))
 
 

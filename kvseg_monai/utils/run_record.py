@@ -17,7 +17,7 @@ from torch import nn
 from kvseg_monai.utils.flags import PLACES
 from kvseg_monai.utils.provenance import machine, versions
 
-# What tells one run of a bundle from another, and the id in the configuration that has the last word on it.
+# What distinguishes one run of a bundle from another, and the id in the configuration that has the last word on it.
 SETTINGS = {
     **{name: name for name in ("seed", "section", "max_steps", "steps_per_epoch", "learning_rate")},
     "max_epochs": "train#trainer#max_epochs",  # MONAI Label and MONAI's federated client set it there
@@ -34,8 +34,8 @@ class RunRecord:
     Args:
         network: that the run trains or uses; None where there is none.
         device: that it computes on.
-        configuration: what :func:`describe_configuration` tells of it.
-        earlier: what was told before an interruption; its seconds and its start count.
+        configuration: what :func:`describe_configuration` returns of it.
+        earlier: the record from before an interruption; its seconds and its start count.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class RunRecord:
     def facts(self) -> dict[str, Any]:
         """Return ``started``, ``seconds``, ``device``, ``versions``, ``network``, ``parameters``, as JSON.
 
-        Of a bundle also what :func:`describe_configuration` tells.
+        Of a bundle also what :func:`describe_configuration` returns.
         """
         return {**self._facts, "seconds": round(time.monotonic() - self._start, 3)}
 
@@ -81,7 +81,7 @@ def describe_configuration(files: Sequence[str]) -> dict[str, Any]:
     Returns:
         ``bundle``: the name of its folder, ``configuration``: file name -> hash, ``overrides``: id -> value of what is
         otherwise than in these files, and ``settings``: those of :data:`SETTINGS` that the configuration has. Places
-        on this machine are left out, of other paths only the last part is told, and of a list of cases its length.
+        on this machine are left out, of other paths only the last part is recorded, and of a list of cases its length.
     """
     parser, workflow = _among_callers(ConfigParser), _among_callers(ConfigWorkflow)
     if parser is None:

@@ -72,7 +72,7 @@ def test_what_something_takes_passes(files, names):
     check(files, *names)
 
 
-def test_a_component_that_takes_anything_is_not_told_what(tmp_path):
+def test_a_component_that_takes_anything_is_not_checked(tmp_path):
     (tmp_path / "a.json").write_text('{"net": {"_target_": "DistributedSampler", "dataset": [], "extra": {"a": 1}}}')
     check([str(tmp_path / "a.json")], "net#whatever", "net#extra#b")
 

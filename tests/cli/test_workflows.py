@@ -92,7 +92,7 @@ def test_overlays_are_laid_over_in_their_order(here):
         (["setr_kv", "--overlay", "unett"], r"there is no configuration unett; .*did you mean unetr\?"),
     ],
 )
-def test_mistakes_are_told_before_anything_starts(here, words, sentence):
+def test_mistakes_are_reported_before_anything_starts(here, words, sentence):
     with pytest.raises(InputError, match=sentence):
         run(["train", *words])
 

@@ -127,7 +127,9 @@ def check_dicom(contents: dict[str, bytes]) -> None:
         stored = list(planes(folder / "in"))
         for name in images.keys() - set(valid[:1]):
             found = np.asarray(images[name].dataobj)
-            if stored and found.dtype.kind in "iu":  # neither rescaled nor, as damaged headers may ask for, inverted
+            if (
+                stored and found.dtype.kind in "iu"
+            ):  # neither rescaled nor, as damaged headers may ask for, inverted or shifted
                 assert all(any(np.array_equal(plane.T, one) for one in stored) for plane in np.moveaxis(found, 2, 0))
 
 
@@ -140,7 +142,8 @@ def planes(folder: Path) -> Iterator[np.ndarray]:
             if "TransferSyntaxUID" not in dataset.file_meta:
                 dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
             array = dataset.pixel_array
-            if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
+            bits = [dataset.get(keyword) for keyword in ("BitsAllocated", "BitsStored", "HighBit")]
+            if dataset.get("PhotometricInterpretation") == "MONOCHROME1" or bits != [16, 16, 15]:
                 return
             yield from array if array.ndim == 3 else array[None]
 

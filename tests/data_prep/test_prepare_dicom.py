@@ -103,7 +103,9 @@ def test_the_files_that_come_with_pydicom(target, capsys):
     summary = report(target)
     assert sorted(summary["failed"]) == ["liver_1frame.dcm", "liver_expb_1frame.dcm"]
     assert (summary["scans"], summary["patients"]) == (12, 3)
-    assert "8 files: a second copy of a slice" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "7 files: a second copy of a slice (first: MR_small.dcm)" in printed
+    assert "1 file: a second copy of a slice, damaged (first: MR_truncated.dcm)" in printed
     assert (target / "images" / "series001-ca6fd753b2.nii.gz").is_file()
 
 

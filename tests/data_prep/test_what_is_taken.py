@@ -95,7 +95,7 @@ def test_a_source_that_became_a_pipe_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(InputError, match="is no regular file; get it again"):
         read_png(tmp_path / "a.png")
-    with pytest.raises(InputError, match="is no regular file; copy it again"):
+    with pytest.raises(InputError, match=r"is no regular file; (give one|copy it again)"):
         read_volume(tmp_path / "a.png")
     raw = RawSource(tmp_path / "raw").add("case2_day5").add("case3_day1")
     raw.path("case2_day5", 2).unlink()

@@ -36,7 +36,7 @@ class Server:
         return self.ask("POST", f"/infer/{NAME}", params=query, data={"params": text}, **what)
 
     def refusal(self, answer: Any, status: int) -> str:
-        """What the client is told: one sentence."""
+        """What the client gets: one sentence."""
         assert answer.status_code == status, answer.text[:500]
         assert answer.headers["content-type"] == "application/json"
         sentence = answer.json()["detail"]
@@ -65,8 +65,8 @@ def server(tmp_path_factory):
     save_volume(root / "beside" / "other.nii.gz", 10)
     save_volume(root / "work" / "volume.nii.gz", 11)
     save_volume(root / "work" / "here" / "volume.nii.gz", 12)  # a folder with the name of an image
-    placed = {"bundles": [str(ROOT / "bundles" / NAME)], "weights": [save_weights(NAME, root / "weights.pt")]}
-    with label_server(root / "server", root / "images", cwd=root / "work", **placed) as (client, models):
+    served = {"bundles": [str(ROOT / "bundles" / NAME)], "weights": [save_weights(NAME, root / "weights.pt")]}
+    with label_server(root / "server", root / "images", cwd=root / "work", **served) as (client, models):
         yield Server(client, models, root)
 
 
@@ -165,9 +165,9 @@ def test_an_empty_or_unknown_option_is_answered(server, value):
     plain, _ = server.client.infer(NAME, "first", {})
     known = ("run_id", "device", "model_filename", "logging", "result_extension", "result_dtype", "label_tag", "image")
     unknown = ("foo", "result", "pred", "latencies", "labels", "image_meta_dict", "skip_writer", "session", "model")
-    file, told = server.client.infer(NAME, "first", dict.fromkeys([*known, *unknown], value))
+    file, answer = server.client.infer(NAME, "first", dict.fromkeys([*known, *unknown], value))
     np.testing.assert_array_equal(nib.load(file).get_fdata(), nib.load(plain).get_fdata())
-    assert told["label_names"]
+    assert answer["label_names"]
 
 
 def test_options_of_all_sorts_are_answered(server):
@@ -201,7 +201,7 @@ def test_a_label_map_is_saved_where_that_is_asked_for(server):
     assert {path.name for path in (saved / "original").glob("*.nii.gz")} == {f"{name}.nii.gz" for name in STUDIES}
 
 
-def test_a_training_with_empty_and_unknown_options_is_done_and_a_wrong_one_is_told(server):
+def test_a_training_with_empty_and_unknown_options_is_done_and_a_wrong_one_is_refused(server):
     for seed, name in enumerate(STUDIES[:3]):
         path = server.root / f"{name}.nii.gz"
         nib.save(nib.Nifti1Image(make_volume(seed, (40, 36, 4))[1], np.diag([3.0, 3.0, 4.0, 1.0])), path)

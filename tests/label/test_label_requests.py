@@ -52,12 +52,12 @@ def test_an_empty_option_counts_as_not_given_and_an_unknown_one_is_left_out(meth
 
 def test_a_request_as_3d_slicer_sends_it():
     """Its table of options, in which every choice is a text, and what it adds."""
-    told = {"device": "cpu", "pretrained": True, "max_epochs": 50, "val_split": 0.2, "multi_gpu": True, "gpus": "all"}
+    meant = {"device": "cpu", "pretrained": True, "max_epochs": 50, "val_split": 0.2, "multi_gpu": True, "gpus": "all"}
     more = {"tracking": "None", "tracking_uri": "", "tracking_experiment_name": "", "run_id": "", "model_filename": ""}
-    assert cleaned({**told, **more, "client_id": "u"}, training_readers(["cpu"])) == {**told, "tracking": "none"}
-    told = {"result_extension": ".nrrd", "result_dtype": "uint16", "result_compress": False}
-    assert cleaned({**told, "model_filename": ["model.pt", "b.pt"]}, inference_readers()) == {
-        **told,
+    assert cleaned({**meant, **more, "client_id": "u"}, training_readers(["cpu"])) == {**meant, "tracking": "none"}
+    meant = {"result_extension": ".nrrd", "result_dtype": "uint16", "result_compress": False}
+    assert cleaned({**meant, "model_filename": ["model.pt", "b.pt"]}, inference_readers()) == {
+        **meant,
         "model_filename": "model.pt",
     }
 
@@ -102,7 +102,7 @@ def test_a_value_in_another_form(name, sent, read):
         ("run_id", 5),
     ],
 )
-def test_a_value_that_is_not_allowed_is_told(name, sent):
+def test_a_value_that_is_not_allowed_is_refused(name, sent):
     with pytest.raises(InputError, match=f"^the option {name} of the request is .*; it must be .* or empty for the"):
         cleaned({name: sent}, training_readers())
 

@@ -188,7 +188,7 @@ def test_results_that_are_older_than_a_metric_are_compared_without_it(published,
 
 
 @pytest.mark.parametrize("column", ["class", "training_seconds"])
-def test_a_missing_column_is_told_and_nothing_is_to_be_deleted(published, tmp_path, column):
+def test_a_missing_column_is_named_and_nothing_is_to_be_deleted(published, tmp_path, column):
     path = tmp_path / "results.csv"
     published.drop(columns=column).to_csv(path, index=False)
     with pytest.raises(InputError, match=rf"results\.csv, line 1: there is no column {column}; give the file") as error:

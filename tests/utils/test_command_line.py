@@ -174,7 +174,7 @@ def parser() -> argparse.ArgumentParser:
         "--amp --rate -1 --image_size [64,64] --network_def#size big --weights a b --network_def#size tiny -- setr_kv",
     ],
 )
-def test_overrides_are_told_from_the_commands_own_options_wherever_they_stand(line):
+def test_overrides_are_distinguished_from_the_commands_own_options_wherever_they_stand(line):
     options = vars(parse_with_overrides(parser(), line.split()))
     overrides = {"network_def#size": "tiny", "image_size": [64, 64], "rate": -1, "amp": True}
     own = {"bundle": "setr_kv", "weights": ["a", "b"], "overwrite": "--overwrite" in line}

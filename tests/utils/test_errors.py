@@ -109,7 +109,7 @@ def test_which_processes_are_commands(module, arguments, answer, monkeypatch):
     assert runs_a_command() is answer
 
 
-def test_a_command_that_is_told_to_end_leaves_no_process_behind():
+def test_a_command_that_is_asked_to_end_leaves_no_process_behind():
     program = (
         "import time; from data_prep.common.parallel import as_done; from kvseg_monai.errors import run_command\n"
         "run_command(lambda: [print(i, flush=True) for i, _ in as_done(time.sleep, [0.05] * 5000, workers=2)])"

@@ -1,4 +1,4 @@
-"""What a run tells of itself: the same whoever runs it."""
+"""What a run records of itself: the same whoever runs it."""
 
 import json
 import runpy
@@ -21,7 +21,7 @@ def files(name: str) -> list[str]:
     return [config(BUNDLES[0], file) for file in (["train", name] if name == "multi_gpu_train" else [name])]
 
 
-def told(name: str = "evaluate", **overrides: object) -> dict:
+def facts_of(name: str = "evaluate", **overrides: object) -> dict:
     """What a workflow's ``record`` is, of which nothing else is built."""
     return opened(files(name), KINDS[name], **overrides).initialize()[0]
 
@@ -31,15 +31,15 @@ def opened(paths: list[str], kind: str, **overrides: object) -> ConfigWorkflow:
 
 
 def test_without_overrides():
-    facts = told()
+    facts = facts_of()
     assert (facts["bundle"], facts["overrides"]) == (BUNDLES[0], {})
     assert facts["configuration"] == {"evaluate.json": hash_file(config(BUNDLES[0], "evaluate"))}
     assert facts["settings"]["section"] == "test"
-    assert "max_steps" not in told("train")["settings"]
+    assert "max_steps" not in facts_of("train")["settings"]
 
 
 def test_overrides_and_settings_without_places():
-    facts = told(
+    facts = facts_of(
         **{"network_def#size": "tiny", "spacing": (2.0, 2.0), "amp": True, "seed": 3, "section": "test"},
         **{"dataset_dir": "/home/anna/data", "network_def#pretrained": "/home/anna/weights.pt"},
         **{"codes": "$torch.load('/home/anna k/codes.pt') or 1/2/3 or 'C:\\anna\\codes.pt'", "ckpt_path": "anna.pt"},
@@ -60,7 +60,7 @@ def test_what_monai_label_and_federated_clients_set():
     """They set the epochs on the trainer, the cases on the datasets and flags on handlers."""
     handlers = json.loads(Path(config(BUNDLES[0], "train")).read_text())["train"]["handlers"]
     handlers[1]["_disabled_"] = True
-    facts = told(
+    facts = facts_of(
         "train", **{"train#trainer#max_epochs": 7, "train#dataset#data": [{"image": "anna.nii"}] * 3},
         **{"train#handlers": handlers, "bundle_root": "/home/anna"},
     )  # fmt: skip
@@ -71,12 +71,12 @@ def test_what_monai_label_and_federated_clients_set():
 
 
 def test_several_files_are_the_bundles_own():
-    facts = told("multi_gpu_train", max_epochs=3)
+    facts = facts_of("multi_gpu_train", max_epochs=3)
     assert list(facts["configuration"]) == ["train.json", "multi_gpu_train.json"]
     assert (facts["overrides"], facts["settings"]["max_epochs"]) == ({"max_epochs": 3}, 3)
 
 
-def test_a_file_laid_over_the_bundle_is_told():
+def test_a_file_laid_over_the_bundle_is_recorded():
     unetr = ROOT / "bundles" / "examples" / "unetr.json"
     facts = opened([*files("train"), str(unetr)], "train").initialize()[0]
     assert set(facts["overrides"]) == {"stock_network", "network_def", "num_classes"}
