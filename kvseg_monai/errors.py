@@ -77,7 +77,7 @@ def show_input_errors_as_sentences() -> None:
 
 
 def runs_a_command() -> bool:
-    """Return whether this process's main program is ``python -m monai.bundle run`` or ``kvseg``, or torchrun of them."""
+    """Return whether the main program is ``python -m monai.bundle run`` or ``kvseg``, or torchrun of either."""
     module = getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", "")
     if module == "monai.bundle.__main__":
         return sys.argv[1:2] == ["run"]
