@@ -108,16 +108,14 @@ def test_a_second_run_on_the_same_folder_leaves_its_label_maps_alone(tmp_path):
 
 
 def test_an_evaluation_keeps_equal_names_distinct(tmp_path, tiny_dataset):
-    entries = []
+    data, entries = tmp_path / "data", []
     for number in (5, 6):
         for kind in ("image", "label"):
-            (tmp_path / kind / str(number)).mkdir(parents=True)
-            (tmp_path / kind / str(number) / "scan.nii.gz").symlink_to(
-                tiny_dataset / f"{kind}s" / f"case{number}.nii.gz"
-            )
+            (data / kind / str(number)).mkdir(parents=True)
+            (data / kind / str(number) / "scan.nii.gz").symlink_to(tiny_dataset / f"{kind}s" / f"case{number}.nii.gz")
         entries.append({kind: f"{kind}/{number}/scan.nii.gz" for kind in ("image", "label")})
-    (tmp_path / "datalist.json").write_text(json.dumps({"testing": entries}))
-    places = {"dataset_dir": tmp_path, "ckpt_dir": tmp_path, "output_dir": tmp_path / "out"}
+    (data / "datalist.json").write_text(json.dumps({"testing": entries}))
+    places = {"dataset_dir": data, "ckpt_dir": tmp_path, "output_dir": tmp_path / "out"}
     workflow = create_workflow(
         config_file=config("setr_kv_segmentation", "evaluate"),
         workflow_type="inference",
@@ -131,7 +129,7 @@ def test_an_evaluation_keeps_equal_names_distinct(tmp_path, tiny_dataset):
     assert [case["case"] for case in scored] == ["scan", "scan_2"]
     assert [case["patient"] for case in scored] == [entry["image"] for entry in entries]
     for case, number in zip(scored, (5, 6), strict=True):
-        assert case["image"] == str(tmp_path / "image" / str(number) / "scan.nii.gz")
+        assert case["image"] == str(data / "image" / str(number) / "scan.nii.gz")
         assert case["prediction"] == str(tmp_path / "out" / "predictions" / str(number) / "scan.nii.gz")
         places = [nib.load(case[key]).affine for key in ("prediction", "image")]
         np.testing.assert_allclose(*places, atol=1e-4)

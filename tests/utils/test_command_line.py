@@ -155,7 +155,7 @@ def _refused(workflow: str, name: str) -> bool:
 def test_a_user_gets_one_sentence(tmp_path, tiny_dataset):
     result = run(BUNDLES[0], "inference", tmp_path, tiny_dataset, "--spacng", "[3,3]")
     assert (result.returncode, "Traceback" in result.stderr) == (2, False)
-    assert result.stderr.strip().splitlines()[-1].startswith("error: --spacng is no option of this configuration; did")
+    assert result.stderr.strip().splitlines()[-1].startswith("error: --spacng is no option of inference.json; did")
 
 
 def parser() -> argparse.ArgumentParser:
