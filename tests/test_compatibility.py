@@ -242,7 +242,7 @@ def test_an_evaluation_is_reported(tmp_path):
     assert "0.1.0" in page
 
 
-TABLES = ("MODULES", "NAMES", "OPTIONS", "METRICS", "CHECKPOINT")
+TABLES = ("MODULES", "NAMES", "OPTIONS", "METRICS", "METHODS", "CHECKPOINT")
 
 
 @pytest.mark.parametrize("table", TABLES)

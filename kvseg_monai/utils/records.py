@@ -22,7 +22,7 @@ _BLOCK = 1 << 20  # bytes
 
 
 def is_ours(path: str | os.PathLike[str]) -> bool:
-    """Whether the record of its folder lists the file, and its content is still what we wrote. A link never is ours."""
+    """Return whether the record of its folder lists the file, and its content is as we wrote it; never for a link."""
     return bool(only_ours([path]))
 
 

@@ -230,7 +230,7 @@ def test_the_same_input_gives_the_same_bytes(packed, weights, tmp_path):
 def test_a_zip_is_replaced_only_when_asked(weights, tmp_path):
     archive = pack(tmp_path, weights)
     before = archive.read_bytes()
-    with pytest.raises(InputError, match=r"_v0\.1\.0\.zip exists; give --overwrite to replace it"):
+    with pytest.raises(InputError, match=r"_v0\.2\.0\.zip exists; give --overwrite to replace it"):
         pack(tmp_path, weights, "--network_def#dropout", "0.1")
     assert archive.read_bytes() == before
     pack(tmp_path, weights, "--network_def#dropout", "0.1", "--overwrite")

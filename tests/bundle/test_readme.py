@@ -65,7 +65,7 @@ def test_the_commands_from_dicom_and_back_run_word_for_word(tmp_path):
     write_series(tmp_path / "SCANS" / "deep", image(), oblique())
     nib.save(nib.Nifti1Image(labels(), oblique()), tmp_path / "MAP.nii.gz")
     commands = section("From the scanner and back: DICOM")
-    assert [line.split()[2] for line in commands] == ["monai.bundle", "kvseg_monai.transforms.dicom_seg"]
+    assert [line.split()[2] for line in commands] == ["monai.bundle", "kvseg_monai.dicom_seg"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for line in commands:
         words = [sys.executable if word == "python" else word for word in shlex.split(line)]
