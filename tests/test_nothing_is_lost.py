@@ -39,6 +39,7 @@ from seg_objects import AXIAL, image, labels
 from support import ROOT, config, make_volume
 from torch.utils.tensorboard import SummaryWriter
 
+from kvseg_monai.cli.commands import COMMANDS
 from kvseg_monai.errors import find_input_error
 from kvseg_monai.label import orthanc
 from kvseg_monai.utils.files import write_bytes
@@ -119,6 +120,7 @@ ROWS: dict[str, list[Way] | Nothing] = {
     "data_prep.phantom": [Way("--scans 1 --slices 1 --workers 1 --target {target}", None, "out", "--overwrite")],
     "data_prep.png_pairs": preparing(f"{MASKS} --spacing 1.5 --slice-gap 3 {PREPARED}", "png"),
     "data_prep.uw_madison": preparing("--workers 1", "raw"),
+    "kvseg_monai": [Way("bundles copy setr_kv {target}")],
     "kvseg_monai.benchmark": Nothing("it measures", f"{WHERE} --dataset_dir data --epochs 1 --image_size 64"),
     "kvseg_monai.complexity": Nothing(
         "it prints; --readme changes what stands between two markers (tests/test_complexity.py)",
@@ -175,6 +177,20 @@ ROWS: dict[str, list[Way] | Nothing] = {
     "bundle train,unetr,kv,kv_from_weights": training(STOCK, works=False),
     "bundle train,swin_unetr": training(STOCK, works=False),
 }
+
+# The commands of kvseg: the row of what each runs.
+KVSEG = {
+    **{name: f"kvseg_monai.{name}" for name in ("benchmark", "convert", "deploy", "label", "pack", "report", "study")},
+    **{f"prepare {kind}": f"data_prep.{kind}" for kind in ("dicom", "nifti", "png_pairs", "uw_madison")},
+    **{"phantom": "data_prep.phantom", "cost": "kvseg_monai.complexity", "bundles": "kvseg_monai"},
+    **{"train": "bundle train", "evaluate": "bundle evaluate", "infer": "bundle inference"},
+    "demo": "bundle train",  # first of the lines that it runs, of which each has a row (tests/cli/test_demo.py)
+}
+
+
+def test_every_command_of_kvseg_runs_what_has_a_row():
+    assert COMMANDS.keys() == KVSEG.keys()
+    assert set(KVSEG.values()) <= ROWS.keys()
 
 
 def commands() -> Iterator[str]:
