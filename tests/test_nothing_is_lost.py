@@ -164,7 +164,7 @@ ROWS: dict[str, list[Way] | Nothing] = {
         Way("report {source} --output_dir apart --html {target}", "study.yaml", "out.html", works=False),
     ],
     "kvseg_monai.study.arm": [
-        Way(f"--dataset_dir {{source}} --folder {{target}} {WHERE}", "data", "out", works=False),
+        Way(f"--dataset_dir {{source}} --base_dir {{source}} --folder {{target}} {WHERE}", "data", "out", works=False),
     ],
     "bundle train": training(keeps=True),
     "bundle train,multi_gpu_train": training(keeps=True),

@@ -182,7 +182,8 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    refuse_overlap(sources={"dataset_dir": options.dataset_dir}, targets={"folder": options.folder})
+    sources = {name: getattr(options, name) for name in ("dataset_dir", "base_dir")}
+    refuse_overlap(sources=sources, targets={"folder": options.folder})
     configuration = begun(options.folder)
     if configuration is None:
         raise InputError(
