@@ -45,7 +45,10 @@ def packed_files(
         labels, warning = class_names(dataset_dir, labels), notice(dataset_dir)
     _describe(metadata, image_shape=image_shape, channels=channels, classes=["background", *labels])
     metadata["description"] += f" {warning}" if warning else ""
-    configs[EVALUATE]["class_names"]["default"] = labels
+    if isinstance(configs[EVALUATE]["class_names"], dict):
+        configs[EVALUATE]["class_names"]["default"] = labels
+    else:  # an expression, as in bundles of 0.1.0
+        configs[EVALUATE]["class_names"] = f"$kvseg_monai.data.class_names(@dataset_dir, {labels})"
     state = io.BytesIO()
     torch.save(network.state_dict(), state)
     checksum = checksum_line(state.getvalue(), "model.pt")
