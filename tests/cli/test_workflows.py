@@ -145,4 +145,4 @@ def test_an_error_of_the_run_is_a_sentence_with_its_exit_code(tmp_path):
     line = [sys.executable, "-m", "kvseg_monai", "infer", "setr_kv", "--dataset_dir", "nowhere"]
     result = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].startswith("error: nowhere ")
+    assert result.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'nowhere'} ")
