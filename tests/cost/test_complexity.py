@@ -234,7 +234,7 @@ def test_the_literal_form_is_benchmarked():
     line = [sys.executable, str(ROOT / "tests" / "benchmark_literal.py"), "--side", "4", "--repeats", "1"]
     printed = subprocess.run(line, capture_output=True, text=True, check=True).stdout
     assert [line.split(":")[0] for line in printed.splitlines()[:2]] == ["core", "layer"]
-    assert "16 tokens, 768 channels, 12 heads" in printed
+    assert "16 tokens, hidden_size 768, 12 heads" in printed
 
 
 def test_provenance_names_commit_and_machine():
