@@ -16,7 +16,7 @@ STUDIES ?= demo/studies
 LABEL_OPTIONS ?= $(if $(filter demo/%,$(WEIGHTS)),$(SMALL))
 PORT ?= 8000
 
-.PHONY: demo test check install render clean-demo label orthanc test-label test-wheel
+.PHONY: demo test check install render clean-demo label orthanc test-label test-wheel slow
 .DELETE_ON_ERROR:
 
 install: $(VENV)/installed
@@ -56,6 +56,10 @@ test: install
 	$(RUN) -m pytest
 
 # The wheel alone, in an environment and a folder of its own.
+# What takes minutes each: the comparison with dcm2niix (see KVSEG_DICOM_DIR), the wheel, packed bundles elsewhere.
+slow: install
+	$(RUN) -m pytest -m slow
+
 test-wheel: install
 	$(RUN) -m pytest -m slow tests/cli/test_wheel.py
 
