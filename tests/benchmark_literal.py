@@ -78,7 +78,9 @@ def main() -> None:
             f"{part}: literal {1e3 * np.median(literal):.2f} ms, collapsed {1e3 * np.median(collapsed):.2f} ms, "
             f"ratio {np.median(literal / collapsed):.1f}"
         )
-    print(f"{options.side**2} tokens, hidden_size {HIDDEN_SIZE}, {NUM_HEADS} heads; medians of {options.repeats} rounds")
+    print(
+        f"{options.side**2} tokens, hidden_size {HIDDEN_SIZE}, {NUM_HEADS} heads; medians of {options.repeats} rounds"
+    )
     print(f"commit {commit() or 'unknown'}, {machine()}, torch {torch.__version__}")
 
 

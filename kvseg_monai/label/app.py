@@ -26,7 +26,7 @@ from monailabel.tasks.scoring.epistemic_v2 import EpistemicScoring
 from monailabel.tasks.train.bundle import BundleTrainTask
 from torch import nn
 
-from kvseg_monai.errors import InputError, find_input_error, show_input_errors_as_sentences
+from kvseg_monai.errors import InputError, find_input_error
 from kvseg_monai.handlers.checkpoints import BEST, StrictCheckpointLoader
 from kvseg_monai.label.requests import (
     NotFoundError,
@@ -132,7 +132,6 @@ class Training(BundleTrainTask):
         Raises:
             InputError: an option of the request has a value that is not allowed, or names what is not there.
         """
-        show_input_errors_as_sentences()
         readers = training_readers(self.config()["device"])
         asked = cleaned(request, readers, keep=("model",))
         run = asked.get("run_id", "run")
@@ -140,7 +139,13 @@ class Training(BundleTrainTask):
             raise NotFoundError(
                 f"there is no {run!r} to run in {self.bundle_config_path}; leave the option run_id empty"
             )
-        return super().__call__({"model": "", **asked}, datastore)
+        try:
+            return super().__call__({"model": "", **asked}, datastore)
+        except Exception as error:  # the end of the task's log, which the client sees, is the sentence
+            mistake = find_input_error(error)
+            if mistake is None:
+                raise
+            raise mistake from None
 
     def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list[Any]) -> None:
         target = f"{StrictCheckpointLoader.__module__}.{StrictCheckpointLoader.__name__}"

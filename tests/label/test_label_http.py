@@ -218,8 +218,8 @@ def test_a_training_with_empty_and_unknown_options_is_done_and_a_wrong_one_is_re
     assert train(**empty, client_id="someone", foo={"bar": [1]}, bundle_path="/").startswith("DONE")
     assert train(pretrained="false").startswith("DONE")
     assert before in [path.read_bytes() for path in server.models.glob("*.pt")]
-    assert "error: there is no 'nope' to run" in train(run_id="nope")
-    assert "error: the weights" in train(model_filename="nope.pt")
+    assert "there is no 'nope' to run" in train(run_id="nope")
+    assert "the weights" in train(model_filename="nope.pt")
 
     # Weights of another network are refused, where MONAI Label would train on with what fits.
     torch.save({"weight": torch.zeros(1)}, server.models / "other.pt")

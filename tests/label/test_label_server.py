@@ -165,9 +165,9 @@ def test_what_is_refused_reaches_the_client_as_a_sentence_and_the_server_goes_on
             return "\n".join(ended["details"])
 
         before = model.read_bytes()
-        assert "error: there are 0 labelled cases to train on" in train()
+        assert "InputError: there are 0 labelled cases to train on" in train()
         client.save_label(ids[-1], str(studies / "given" / f"{ids[-1]}.nii.gz"), "final", {})
-        assert "error: there are 1 labelled cases to train on and 0 to validate on" in train()
+        assert "InputError: there are 1 labelled cases to train on and 0 to validate on" in train()
         assert model.read_bytes() == before
 
         # Weights that were put there by hand, of the same network with another attention kind.
