@@ -9,7 +9,7 @@ from monai.bundle import ConfigParser
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.command_line import split_options
-from kvseg_monai.utils.flags import PLACES, takes  # moved
+from kvseg_monai.utils.flags import PLACES, takes
 
 
 def parse_with_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:

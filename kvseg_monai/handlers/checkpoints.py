@@ -18,7 +18,7 @@ from kvseg_monai.utils.flags import as_flag
 from kvseg_monai.utils.model_files import BEST, RECORD, keep_earlier, keep_earlier_run, read_record, record_of
 from kvseg_monai.utils.old_names import CHECKPOINT
 from kvseg_monai.utils.run_record import RunRecord
-from kvseg_monai.utils.weights import _set_checksum_aside, load_weights, save_whole, weights_digest  # moved
+from kvseg_monai.utils.weights import load_weights, save_whole, set_checksum_aside, weights_digest
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ class Checkpoints:
             model = self.folder / BEST
             keep_earlier(model)
             move(record_of(candidate), record_of(model))
-            _set_checksum_aside(model)
+            set_checksum_aside(model)
             move(candidate, model)
             self.earlier_score = None
         else:

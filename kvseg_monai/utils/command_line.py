@@ -19,12 +19,7 @@ from monai.bundle import ConfigParser
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.flags import PLACES, as_flag, takes
-
-# Of `monai.bundle run` itself; a tracking server has further settings, under names of its own.
-RUN_OPTIONS = (
-    *("run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file"),
-    *("workflow_name", "workflow_type", "properties_path"),
-)
+from kvseg_monai.utils.run_options import RUN_OPTIONS, config_files, is_bundle_run
 
 
 def split_options(arguments: Sequence[str], *, own: Container[str] = ()) -> tuple[list[str], dict[str, str]]:
@@ -57,11 +52,10 @@ def bundle_command(arguments: Sequence[str]) -> tuple[list[Path], dict[str, str]
     Args:
         arguments: ``sys.argv``.
     """
-    if Path(arguments[0]).parts[-2:] != ("bundle", "__main__.py") or list(arguments[1:2]) != ["run"]:
+    if not is_bundle_run(arguments):
         return None
     options = split_options(arguments[2:])[1]
-    files = DefaultParseValue(options.pop("config_file", "[]"))
-    paths = [Path(file) for file in ([files] if isinstance(files, str) else files)]
+    paths = config_files({"config_file": DefaultParseValue(options.pop("config_file", "[]"))})
     if not paths or not all(path.is_file() for path in paths):
         return None
     return paths, options

@@ -47,6 +47,11 @@ def is_flag(word: str) -> bool:
     return bool(_FLAG.match(word))
 
 
+def is_bundle_run(arguments: Sequence[str]) -> bool:
+    """Return whether a process, by its ``sys.argv``, is ``python -m monai.bundle run``."""
+    return Path(arguments[0]).parts[-2:] == ("bundle", "__main__.py") and list(arguments[1:2]) == ["run"]
+
+
 def run_options(arguments: Sequence[str]) -> dict[str, Any] | None:
     """Return the options of a process, name -> value, those of its ``--args_file`` included.
 
@@ -59,7 +64,7 @@ def run_options(arguments: Sequence[str]) -> dict[str, Any] | None:
     Raises:
         InputError: the ``args_file`` is not valid JSON or YAML.
     """
-    if Path(arguments[0]).parts[-2:] != ("bundle", "__main__.py") or list(arguments[1:2]) != ["run"]:
+    if not is_bundle_run(arguments):
         return None
     options = read_options(arguments[2:])
     defaults = options.get("args_file")

@@ -67,10 +67,10 @@ def save_whole(state: Mapping[str, Any], path: Path) -> None:
         )
     with atomic_write(path, keep=True) as temporary:
         torch.save(state, temporary)
-        _set_checksum_aside(path)
+        set_checksum_aside(path)
 
 
-def _set_checksum_aside(weights: Path) -> None:
+def set_checksum_aside(weights: Path) -> None:
     """Rename the sha256 of weights that are about to be replaced, if there is one, to a name with its date."""
     checksum = checksum_beside(weights)
     if os.path.lexists(checksum):
