@@ -66,6 +66,7 @@ test-wheel: install
 check: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 	$(RUN) bundles/render.py --check
 
 render: install

@@ -72,7 +72,7 @@ def show_input_errors_as_sentences() -> None:
             if not hasattr(sys, "ps1"):  # an ordinary exit aborts where MONAI's loading threads are still busy
                 os._exit(2)
 
-    hook._kvseg_monai = True  # type: ignore[attr-defined]
+    hook._kvseg_monai = True  # type: ignore[attr-defined]  # marks the function
     sys.excepthook = hook
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from data_prep.common.files import write_json
 from kvseg_monai.data.datalist import SECTIONS, UNLABELLED
@@ -31,7 +32,7 @@ def write_datalist(
     labels: Mapping[int, str],
     sections: Mapping[str, str],
     notice: str | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Write ``datalist.json`` in one step and return what it holds.
 
     Args:
@@ -43,7 +44,7 @@ def write_datalist(
         sections: section of each patient, from :func:`kvseg_monai.data.split.split_patients`.
         notice: a sentence that every report on the data set must show; None for none.
     """
-    content: dict = {"name": name} | ({"notice": notice} if notice else {})
+    content: dict[str, Any] = {"name": name} | ({"notice": notice} if notice else {})
     content |= {"labels": {str(value): labels[value] for value in sorted(labels)}}
     content |= {section: [] for section in SECTIONS}
     for item in sorted(items, key=lambda item: item["image"]):

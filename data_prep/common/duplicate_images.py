@@ -6,6 +6,7 @@ They may be right, as synthetic images are, so they are reported and not refused
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -17,7 +18,7 @@ TRAILER = 8  # bytes at the end of a gzip file: check sum and size of what it ho
 SHOWN = 3
 
 
-def find_duplicates(records: Sequence[dict], target: Path) -> list[str]:
+def find_duplicates(records: Sequence[dict[str, Any]], target: Path) -> list[str]:
     """Return a sentence for each image that several patients have; images of one gray value do not count.
 
     Args:
@@ -34,15 +35,17 @@ def find_duplicates(records: Sequence[dict], target: Path) -> list[str]:
     return found
 
 
-def _shared(records: Iterable[dict], key: Callable[[dict], Hashable]) -> Iterator[list[dict]]:
+def _shared(
+    records: Iterable[dict[str, Any]], key: Callable[[dict[str, Any]], Hashable]
+) -> Iterator[list[dict[str, Any]]]:
     """Yield the records of one key, where they are of more than one patient."""
-    groups: dict[Hashable, list[dict]] = defaultdict(list)
+    groups: dict[Hashable, list[dict[str, Any]]] = defaultdict(list)
     for record in records:
         groups[key(record)].append(record)
     yield from (group for group in groups.values() if len({record["patient"] for record in group}) > 1)
 
 
-def _image(record: dict, target: Path) -> Path:
+def _image(record: dict[str, Any], target: Path) -> Path:
     return paths(record["scan"], target)[0]
 
 

@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data_prep.common.files import files_below
 from data_prep.common.label_table import EXAMPLE
@@ -152,7 +153,7 @@ def add_pair_options(parser: argparse.ArgumentParser, *, masks: str) -> None:
     add_options(parser)
 
 
-def take_layout(options: dict, endings: tuple[str, ...]) -> Layout:
+def take_layout(options: dict[str, Any], endings: tuple[str, ...]) -> Layout:
     """Take the options of the layout out of ``options``.
 
     Raises:

@@ -45,7 +45,8 @@ def _is_whole(data: bytes) -> bool:
     """Return whether all chunks are there, with the right check sums, and the picture has its length."""
     if not data.startswith(_START + b"\0\0\0\rIHDR"):
         return False
-    place, pixels = len(_START), []
+    place = len(_START)
+    pixels: list[bytes] = []
     while place + 12 <= len(data):
         (size,) = struct.unpack_from(">I", data, place)
         end = place + 12 + size  # length, type, content, check sum

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -40,6 +40,10 @@ class Scan(Protocol):
     def patient(self) -> str:
         """Patient, by whom the split goes."""
 
+    @property
+    def files(self) -> tuple[tuple[Path, ...], ...]:
+        """Files of the image and, where it has any, of its label."""
+
     def fingerprint(self) -> str:
         """Hash of all that the result depends on."""
 
@@ -68,8 +72,14 @@ def refuse_shared(images: Iterable[tuple[str, Path]]) -> None:
 
 
 def write_scan(
-    scan: Scan, target: Path, *, voxels: np.ndarray, labels: np.ndarray | None, affine: np.ndarray, facts: Mapping
-) -> dict:
+    scan: Scan,
+    target: Path,
+    *,
+    voxels: np.ndarray,
+    labels: np.ndarray | None,
+    affine: np.ndarray,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
     """Write ``images/``, ``labels/`` and, last, ``records/`` of one scan, and return its record.
 
     The record is what makes a scan complete: a run that stops before it begins the scan anew.
@@ -115,7 +125,7 @@ def _check_affine(name: str, affine: np.ndarray) -> None:
         )
 
 
-def finished_record(scan: Scan, target: Path) -> dict | None:
+def finished_record(scan: Scan, target: Path) -> dict[str, Any] | None:
     """Record of ``scan`` if an earlier run completed it from the same input, else ``None``."""
     image, label, record = paths(scan.name, target)
     content = read_json(record)
@@ -125,8 +135,8 @@ def finished_record(scan: Scan, target: Path) -> dict | None:
 
 
 def convert_all(
-    scans: Sequence[AnyScan], target: Path, convert: Callable[[AnyScan, Path], dict], *, workers: int
-) -> tuple[list[dict], dict[str, str], int]:
+    scans: Sequence[AnyScan], target: Path, convert: Callable[[AnyScan, Path], dict[str, Any]], *, workers: int
+) -> tuple[list[dict[str, Any]], dict[str, str], int]:
     """Convert what is not done yet: records in the order of ``scans``, sentence per failed scan, number reused.
 
     Args:
@@ -155,7 +165,7 @@ def convert_all(
 
 
 def write_split(
-    records: Sequence[dict],
+    records: Sequence[dict[str, Any]],
     target: Path,
     *,
     name: str,
@@ -207,7 +217,7 @@ def check_options(*, validation_fraction: float, test_fraction: float, workers: 
         raise InputError(f"--workers is {workers}; it must be at least 1")
 
 
-def _attempt(convert: Callable[[AnyScan, Path], dict], target: Path, scan: AnyScan) -> dict | str:
+def _attempt(convert: Callable[[AnyScan, Path], dict[str, Any]], target: Path, scan: AnyScan) -> dict[str, Any] | str:
     """Record of the scan, or the sentence that says why it was left out. Then no file of ours for it is left."""
     try:
         return convert(scan, target)

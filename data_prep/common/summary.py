@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Contents:
         describe: summary -> lines of the text.
     """
 
-    count: Callable[[Sequence[dict]], dict]
-    describe: Callable[[dict], list[str]]
+    count: Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
+    describe: Callable[[dict[str, Any]], list[str]]
 
 
 def add_up(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
@@ -28,14 +28,14 @@ def add_up(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
     return dict(totals)
 
 
-def _count_voxels(records: Sequence[dict]) -> dict:
+def _count_voxels(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "labelled_scans": sum(record["labelled"] for record in records),
         "voxels_per_class": add_up([record["voxels_per_class"] for record in records]),
     }
 
 
-def _describe_voxels(summary: dict) -> list[str]:
+def _describe_voxels(summary: dict[str, Any]) -> list[str]:
     classes = ", ".join(f"{name} {count}" for name, count in summary["voxels_per_class"].items())
     labels = ", ".join(f"{value} {name}" for value, name in summary["labels"].items())
     return [f"labels: {labels}" if len(summary["labels"]) > 1 else "labels: none", f"voxels: {classes or '-'}"]
@@ -44,7 +44,7 @@ def _describe_voxels(summary: dict) -> list[str]:
 VOXELS = Contents(_count_voxels, _describe_voxels)
 
 
-def print_summary(summary: dict, target: Path, *, contents: Contents, unit: str, file: TextIO) -> None:
+def print_summary(summary: dict[str, Any], target: Path, *, contents: Contents, unit: str, file: TextIO) -> None:
     """Print the summary as text, one fact per line.
 
     Args:

@@ -11,6 +11,7 @@ import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from data_prep.common.files import read_json, write_json
 from kvseg_monai.data.datalist import DATALIST
@@ -120,7 +121,7 @@ def opened_target(
         _replace(target, draft, mark)
 
 
-def _begin(folder: Path, mark: dict) -> None:
+def _begin(folder: Path, mark: dict[str, Any]) -> None:
     """Make the folders, and write an unfinished summary."""
     try:
         for kind in FOLDERS:
@@ -140,7 +141,7 @@ def _discard_partials(folder: Path, names: list[str]) -> None:
     discard_partials(folder, [SUMMARY, DATALIST])
 
 
-def _replace(target: Path, draft: Path, mark: dict) -> None:
+def _replace(target: Path, draft: Path, mark: dict[str, Any]) -> None:
     """Remove the earlier preparation of ``target`` and move the new one there.
 
     The old datalist goes first and the new one comes last, so that none names files of another preparation; a scan's

@@ -4,18 +4,18 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from data_prep.common.duplicate_images import find_duplicates
 from data_prep.common.files import fingerprint, system_errors_as_input_errors, write_json
-from data_prep.common.preparation import Scan, check_options, convert_all, refuse_shared, write_split
+from data_prep.common.preparation import AnyScan, check_options, convert_all, refuse_shared, write_split
 from data_prep.common.summary import VOXELS, Contents, print_summary
 from data_prep.common.target import SUMMARY, opened_target
 from kvseg_monai.errors import InputError
 
 
 @dataclass(frozen=True)
-class VolumeSet:
+class VolumeSet(Generic[AnyScan]):
     """Scans of a source, and what is known of it.
 
     Args:
@@ -35,8 +35,8 @@ class VolumeSet:
 
     tool: str
     name: str
-    scans: Sequence[Scan]
-    convert: Callable[[Scan, Path], dict]
+    scans: Sequence[AnyScan]
+    convert: Callable[[AnyScan, Path], dict[str, Any]]
     labels: Mapping[int, str]
     failed: Mapping[str, str] = field(default_factory=dict)
     remarks: Sequence[str] = ()
@@ -54,7 +54,7 @@ class VolumeSet:
 
 
 def prepare(
-    source: VolumeSet,
+    source: VolumeSet[Any],
     target: Path,
     *,
     validation_fraction: float = 0.2,
@@ -62,7 +62,7 @@ def prepare(
     seed: int = 0,
     workers: int = 1,
     overwrite: bool = False,
-) -> dict:
+) -> dict[str, Any]:
     """Convert every scan and return the summary that is also written to ``target``.
 
     A scan that cannot be converted is left out and listed under ``failed``; where none is left, no ``datalist.json``
@@ -100,8 +100,13 @@ def prepare(
 
 
 def _summary(
-    source: VolumeSet, records: Sequence[dict], *, failed: Mapping[str, str], reused: int, sections: Mapping
-) -> dict:
+    source: VolumeSet[Any],
+    records: Sequence[dict[str, Any]],
+    *,
+    failed: Mapping[str, str],
+    reused: int,
+    sections: Mapping[str, Any],
+) -> dict[str, Any]:
     return {
         "complete": not failed,
         "labels": {str(value): name for value, name in source.labels.items()},
@@ -116,7 +121,7 @@ def _summary(
     }
 
 
-def run(source: VolumeSet, target: Path, options: Mapping[str, Any]) -> int:
+def run(source: VolumeSet[Any], target: Path, options: Mapping[str, Any]) -> int:
     """Prepare, print the summary, and return the exit code: 1 if something had to be left out for a fault.
 
     ``options`` are those of :func:`prepare`.

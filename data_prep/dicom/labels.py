@@ -51,7 +51,8 @@ def parse_segment_table(text: str) -> LabelTable:
         InputError: see :func:`data_prep.common.label_table.parse_table`; also for keys that mean one segment and
             have two classes.
     """
-    table, known = parse_table(text), {}
+    table = parse_table(text)
+    known: dict[str, int] = {}
     for key, value in table.values.items():
         if known.setdefault(normalised_name(key), value) != value:
             raise InputError(
@@ -67,7 +68,7 @@ def lies_on(segmentation: Segmentation, series: Series) -> bool:
     corners = np.array([[0, 0], [columns - 1, 0], [0, rows - 1], [columns - 1, rows - 1]])
     inside = False
     for frame in segmentation.frames:
-        places, on_grid = _places(frame, *corners.T, series)
+        places, on_grid = _places(frame, corners[:, 0], corners[:, 1], series)
         if not on_grid:
             return False
         low, high = places.min(axis=1), places.max(axis=1)

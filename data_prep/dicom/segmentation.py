@@ -147,7 +147,7 @@ def _references(facts: Facts) -> tuple[set[str], set[str]]:
 def without_copies(segmentations: Iterable[Segmentation]) -> tuple[list[Segmentation], list[Segmentation]]:
     """Keep one of the files that are the same byte for byte; return them, and the others."""
     first: dict[tuple[str, int], list[Segmentation]] = {}
-    twice = []
+    twice: list[Segmentation] = []
     for segmentation in segmentations:
         header = segmentation.frames[0].header
         alike = first.setdefault((header.instance_uid, header.size), [])

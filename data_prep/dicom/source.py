@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from data_prep.common.files import file_state, fingerprint
 from data_prep.common.label_table import LabelTable, voxels_per_class
@@ -57,7 +58,7 @@ class DicomScan:
         return fingerprint(*map(file_state, chain(*self.files)), self.table.text, str(self.keep_ids), *segments)
 
 
-def convert_scan(scan: DicomScan, target: Path) -> dict:
+def convert_scan(scan: DicomScan, target: Path) -> dict[str, Any]:
     """Write the volumes and the record of one scan.
 
     Raises:
@@ -91,7 +92,7 @@ def read_source(
     name: str | None,
     predictions: bool = False,
     workers: int = 1,
-) -> VolumeSet:
+) -> VolumeSet[Any]:
     """Find the volumes of ``source`` and the segmentations that belong to them.
 
     Raises:
@@ -160,7 +161,7 @@ def _segmentations(source: Path, skipped: Sequence[Skipped]) -> tuple[list[Segme
     return found, failed
 
 
-def parse(arguments: list[str] | None = None) -> tuple[VolumeSet, Path, dict]:
+def parse(arguments: list[str] | None = None) -> tuple[VolumeSet[Any], Path, dict[str, Any]]:
     """Read the command line and the headers: what there is, the target, and the options of the split."""
     parser = argparse.ArgumentParser(
         prog=program("data_prep.dicom"),

@@ -9,6 +9,7 @@ import argparse
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class NiftiScan:
         return fingerprint(self.table.text, *map(file_state, chain(*self.files)))
 
 
-def convert_scan(scan: NiftiScan, target: Path) -> dict:
+def convert_scan(scan: NiftiScan, target: Path) -> dict[str, Any]:
     """Write the volumes and the record of one scan.
 
     Raises:
@@ -87,7 +88,7 @@ def find_scans(
     return [NiftiScan(names[pair.stem], key.of(pair.file), pair, table) for pair in found.pairs], found
 
 
-def parse(arguments: list[str] | None = None) -> tuple[VolumeSet, Path, dict]:
+def parse(arguments: list[str] | None = None) -> tuple[VolumeSet[Any], Path, dict[str, Any]]:
     """Read the command line and the names of the files: what there is, the target, and the options of the split."""
     parser = argparse.ArgumentParser(
         prog=program("data_prep.nifti"), description="Turn NIfTI images and masks into volumes and a datalist.json."

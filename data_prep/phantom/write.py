@@ -57,7 +57,9 @@ def plan_scans(scans: int, *, slices: int = 144, seed: int = 0) -> list[Plan]:
     Days are 1 and 2: no scan that is known to be bad in the real data has one of these, so none is left out here.
     """
     cases = [(case, day) for case in range(1, scans + 1) for day in ((1, 2) if case % 3 == 0 else (1,))]
-    return [Plan(*cases[index], *SIZES[index % len(SIZES)], slices=slices, seed=seed) for index in range(scans)]
+    return [
+        Plan(case, day, *SIZES[index % len(SIZES)], slices, seed) for index, (case, day) in enumerate(cases[:scans])
+    ]
 
 
 def draw_scan(plan: Plan) -> Iterator[tuple[int, np.ndarray, dict[str, np.ndarray]]]:
@@ -69,9 +71,14 @@ def draw_scan(plan: Plan) -> Iterator[tuple[int, np.ndarray, dict[str, np.ndarra
     body = make_body(np.random.default_rng([plan.seed, plan.case]))
     rng = np.random.default_rng([plan.seed, plan.case, plan.day])
     organs, scanner = make_organs(body, rng), make_scanner(rng)
-    size = {"width": plan.width, "height": plan.height, "spacing": float(plan.spacing)}
     for index in range(plan.slices):
-        plane = plane_at(body, (index + 0.5) / plan.slices * LENGTH, **size)
+        plane = plane_at(
+            body,
+            (index + 0.5) / plan.slices * LENGTH,
+            width=plan.width,
+            height=plan.height,
+            spacing=float(plan.spacing),
+        )
         yield index + 1, *draw(body, organs, scanner, plane, rng)
 
 

@@ -79,8 +79,11 @@ def make_rules(
         InputError: when the patient or the spacing is not known.
     """
     patients = make_key("--patient", patient, index, column="patient")
-    given = spacing is not None and not spacing.startswith("column:")
-    sizes = parse_spacing(spacing) if given else make_key("--spacing", spacing, index, column="spacing_mm")
+    sizes: Key | tuple[float, float] | None
+    if spacing is not None and not spacing.startswith("column:"):
+        sizes = parse_spacing(spacing)
+    else:
+        sizes = make_key("--spacing", spacing, index, column="spacing_mm")
     if patients is None or sizes is None:
         option, what = ("--patient", "whose image it is") if patients is None else ("--spacing", "its pixel size in mm")
         raise InputError(f"{option} is missing, and no index.csv says of an image {what}; give it (see --help)")

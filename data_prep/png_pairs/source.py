@@ -10,6 +10,7 @@ rows to the back, slice numbers towards the feet.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,13 +41,14 @@ def read_gray(file: Path, kinds: tuple[str, ...]) -> np.ndarray:
     return pixels
 
 
-def convert_scan(scan: PngScan, target: Path) -> dict:
+def convert_scan(scan: PngScan, target: Path) -> dict[str, Any]:
     """Write the volumes and the record of one scan.
 
     Raises:
         InputError: when a file cannot be read, sizes differ, or a mask holds unknown values.
     """
-    images, labels = [], []
+    images: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
     for pair in scan.slices:
         image, mask = read_gray(pair.image, IMAGE_KINDS), read_gray(pair.mask, MASK_KINDS)
         for file, pixels in ((pair.mask, mask), (pair.image, image)):
@@ -65,7 +67,7 @@ def convert_scan(scan: PngScan, target: Path) -> dict:
     return write_scan(scan, target, voxels=voxels, labels=label, affine=affine, facts=facts)
 
 
-def parse(arguments: list[str] | None = None) -> tuple[VolumeSet, Path, dict]:
+def parse(arguments: list[str] | None = None) -> tuple[VolumeSet[Any], Path, dict[str, Any]]:
     """Read the command line and the names of the files: what there is, the target, and the options of the split."""
     parser = argparse.ArgumentParser(
         prog=program("data_prep.png_pairs"), description="Turn PNG slices and masks into volumes and a datalist.json."

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from data_prep.common.files import fingerprint
 from data_prep.uw_madison.rle import parse_runs
@@ -119,7 +120,7 @@ def read_scan(folder: Path, table: dict[str, ScanRows]) -> Scan:
     )
 
 
-def _read_names(folder: Path) -> list[tuple[int, Path, tuple]]:
+def _read_names(folder: Path) -> list[tuple[int, Path, tuple[Any, ...]]]:
     """Return the slices of a scan in order: (number, file, (width, height, column spacing, row spacing))."""
     files = sorted(file for file in folder.glob("scans/*.png") if not file.name.startswith("."))
     if not files:
@@ -138,10 +139,10 @@ def _read_names(folder: Path) -> list[tuple[int, Path, tuple]]:
     return slices
 
 
-def _parse_name(file: Path) -> tuple[int, Path, tuple]:
+def _parse_name(file: Path) -> tuple[int, Path, tuple[Any, ...]]:
     match = _SLICE.fullmatch(file.name)
     geometry = (int(match[2]), int(match[3]), float(match[4]), float(match[5])) if match else (0,)
-    if min(geometry) <= 0:
+    if match is None or min(geometry) <= 0:
         raise InputError(
             f"{file} is not a slice name; names hold number, width, height and two spacings above 0, "
             "as in slice_0001_266_266_1.50_1.50.png: rename or remove the file"

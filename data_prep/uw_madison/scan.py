@@ -4,6 +4,7 @@ Shapes: a PNG decodes to (height, width) = (row y, column x); volumes are (x, y,
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def merge_organs(masks: dict[str, np.ndarray]) -> tuple[np.ndarray, int]:
     return labels, int((claims > 1).sum())
 
 
-def convert_scan(scan: Scan, target: Path) -> dict:
+def convert_scan(scan: Scan, target: Path) -> dict[str, Any]:
     """Write the volumes and the record of one scan (see :func:`data_prep.common.preparation.write_scan`).
 
     Raises:
@@ -82,7 +83,7 @@ def convert_scan(scan: Scan, target: Path) -> dict:
     return write_scan(scan, target, voxels=voxels.T, labels=labels.T, affine=affine, facts=facts)  # (x, y, slice)
 
 
-def _describe(scan: Scan, overlaps: list[int]) -> dict:
+def _describe(scan: Scan, overlaps: list[int]) -> dict[str, Any]:
     organs = [{organ for organ in CLASSES if scan.rows[number][organ]} for number in scan.numbers]
     return {
         "slices": len(scan.slices),

@@ -8,6 +8,7 @@ small bowel wins over large bowel; the summary counts the pixels.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from data_prep.common.files import files_below, fingerprint
 from data_prep.common.passed_over import kind_of, remarks_on
@@ -26,7 +27,7 @@ from kvseg_monai.utils.program import program
 MAX_NAMES = 5
 
 
-def read_source(source: Path, *, include_bad_scans: bool = False) -> VolumeSet:
+def read_source(source: Path, *, include_bad_scans: bool = False) -> VolumeSet[Any]:
     """Find the scans under ``source`` and their rows in ``train.csv``.
 
     File names and ``train.csv`` are checked for all scans, and a mistake there stops the run before anything is
@@ -75,7 +76,7 @@ def _others(cases: Path, scans: Sequence[Scan], reported: Sequence[Path]) -> lis
     return remarks_on(cases.name, (kind_of(path, path.relative_to(cases).as_posix(), None) for path in others))
 
 
-def parse(arguments: list[str] | None = None) -> tuple[VolumeSet, Path, dict]:
+def parse(arguments: list[str] | None = None) -> tuple[VolumeSet[Any], Path, dict[str, Any]]:
     """Read the command line, file names and ``train.csv``: what there is, the target, and the options of the split."""
     parser = argparse.ArgumentParser(
         prog=program("data_prep.uw_madison"),

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from kvseg_monai.errors import InputError
@@ -37,7 +38,7 @@ def read_table(path: Path) -> dict[str, ScanRows]:
         raise InputError(f"{path} is not a CSV file in UTF-8 ({error}); get the file again") from error
 
 
-def _read_rows(reader: csv.DictReader, path: Path) -> dict[str, ScanRows]:
+def _read_rows(reader: "csv.DictReader[str]", path: Path) -> dict[str, ScanRows]:
     found = [name for name in reader.fieldnames or [] if name]
     missing = [name for name in COLUMNS if name not in found]
     if missing:
@@ -72,5 +73,5 @@ def _parse_id(text: str, where: str) -> tuple[str, int]:
     return match[1], int(match[2])
 
 
-def _listed(names: object) -> str:
-    return ", ".join(names)  # type: ignore[arg-type]
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)

@@ -16,7 +16,13 @@ from kvseg_monai.errors import InputError
 
 
 class LinearProjection(nn.Linear):
-    """A linear map of tokens, (B, N, C) -> (B, N, C'); the grid that convolutional projections need is ignored."""
+    """A linear map of tokens, (B, N, C) -> (B, N, C'); the grid that convolutional projections need is ignored.
+
+    Examples:
+        >>> import torch
+        >>> LinearProjection(8, 16)(torch.zeros(2, 12, 8), (3, 4)).shape
+        torch.Size([2, 12, 16])
+    """
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Project each token by itself."""
@@ -28,6 +34,12 @@ class Subsample(nn.Module):
 
     These are the places where a convolution of odd kernel, padded to keep the grid, is evaluated at that stride, so
     sub-sampling its output at stride 1 is the strided convolution with the same weights.
+
+    Examples:
+        >>> import torch
+        >>> tokens = torch.arange(12.0).reshape(1, 12, 1)  # 3 rows of 4
+        >>> Subsample(2)(tokens, (3, 4)).flatten().tolist()
+        [0.0, 2.0, 8.0, 10.0]
     """
 
     def __init__(self, stride: int) -> None:
@@ -64,6 +76,12 @@ class Attention(nn.Module):
 
     Raises:
         ValueError: when ``hidden_size`` is not a multiple of ``num_heads``.
+
+    Examples:
+        >>> import torch
+        >>> attention = Attention(8, 2, key=LinearProjection(8, 8), value=LinearProjection(8, 8))  # no query
+        >>> attention(torch.zeros(1, 12, 8), (3, 4)).shape
+        torch.Size([1, 12, 8])
     """
 
     def __init__(
@@ -159,6 +177,11 @@ def build_attention(
 
     Raises:
         ValueError: for an unknown kind.
+
+    Examples:
+        >>> kinds = {kind: build_attention(kind, 64, 4, grid=(7, 7)) for kind in ("qkv", "kv", "kv_pos", "k")}
+        >>> {kind: sum(p.numel() for p in built.parameters()) for kind, built in kinds.items()}
+        {'qkv': 16640, 'kv': 12480, 'kv_pos': 12530, 'k': 8320}
     """
     if kind not in ATTENTION_KINDS:
         raise InputError(f"attention is {kind!r}; it must be one of {', '.join(ATTENTION_KINDS)}")

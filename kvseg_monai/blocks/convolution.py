@@ -5,7 +5,13 @@ from torch import Tensor, nn
 
 
 class ConvNormReLU(nn.Sequential):
-    """k x k convolution without bias, batch norm, ReLU: (B, C, H, W) -> (B, C', H, W)."""
+    """k x k convolution without bias, batch norm, ReLU: (B, C, H, W) -> (B, C', H, W).
+
+    Examples:
+        >>> import torch
+        >>> ConvNormReLU(3, 8)(torch.zeros(2, 3, 16, 16)).shape
+        torch.Size([2, 8, 16, 16])
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
         super().__init__(
@@ -16,5 +22,11 @@ class ConvNormReLU(nn.Sequential):
 
 
 def upsample(features: Tensor, factor: int) -> Tensor:
-    """Enlarge (B, C, H, W) bilinearly to (B, C, factor * H, factor * W)."""
+    """Enlarge (B, C, H, W) bilinearly to (B, C, factor * H, factor * W).
+
+    Examples:
+        >>> import torch
+        >>> upsample(torch.zeros(1, 2, 8, 6), 2).shape
+        torch.Size([1, 2, 16, 12])
+    """
     return F.interpolate(features, scale_factor=float(factor), mode="bilinear", align_corners=False)

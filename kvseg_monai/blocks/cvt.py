@@ -15,6 +15,12 @@ class ConvEmbedding(nn.Module):
         patch_size: side of the convolution's kernel.
         stride: step between patches; the padding is such that a side that is a multiple of it shrinks exactly by it.
         dropout: rate on the tokens, in training only.
+
+    Examples:
+        >>> import torch
+        >>> tokens, grid = ConvEmbedding(1, 48, patch_size=7, stride=4)(torch.zeros(2, 1, 64, 32))
+        >>> tokens.shape, grid
+        (torch.Size([2, 128, 48]), (16, 8))
     """
 
     def __init__(
@@ -40,6 +46,11 @@ class ConvProjection(nn.Module):
         in_channels: C.
         out_channels: C'.
         stride: of the convolution; the result lies on ceil(H / stride) x ceil(W / stride) tokens.
+
+    Examples:
+        >>> import torch
+        >>> ConvProjection(48, 48, stride=2)(torch.zeros(2, 128, 48), (16, 8)).shape
+        torch.Size([2, 32, 48])
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int = 1) -> None:

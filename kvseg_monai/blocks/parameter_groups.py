@@ -21,9 +21,20 @@ def parameter_groups(
             attend to. In a trained QKV attention that can be most of the logits, and the query's matrix with the mean
             of the tokens makes it, C weights for each number; a key that is its own query has one bias instead, and
             Adam moves every number by as much.
+
+    Examples:
+        >>> import torch
+        >>> from kvseg_monai import SETR
+        >>> network = SETR(1, 4, 64, size="tiny")
+        >>> groups = parameter_groups(network, learning_rate=1e-3, weight_decay=0.05, query_bias_lr_scale=30)
+        >>> [(len(group["params"]), group["weight_decay"], group.get("lr")) for group in groups]
+        [(36, 0.05, None), (61, 0.0, None), (6, 0.0, 0.03)]
+        >>> optimizer = torch.optim.AdamW(groups, lr=1e-3)
     """
     biases = {id(bias) for bias in query_biases(network)}
-    decayed, free, fast = [], [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    fast: list[nn.Parameter] = []
     for name, weight in network.named_parameters():
         if query_bias_lr_scale != 1 and id(weight) in biases:
             fast.append(weight)
@@ -38,7 +49,13 @@ def parameter_groups(
 
 
 def query_biases(network: nn.Module) -> list[nn.Parameter]:
-    """Return the bias of whatever makes the queries in each attention of ours: the key's own where it is the query."""
+    """Return the bias of whatever makes the queries in each attention of ours: the key's own where it is the query.
+
+    Examples:
+        >>> from kvseg_monai import SETR
+        >>> [tuple(bias.shape) for bias in query_biases(SETR(1, 4, 64, size="tiny"))][:2]
+        [(192,), (192,)]
+    """
     found = []
     for attention in network.modules():
         if isinstance(attention, Attention):

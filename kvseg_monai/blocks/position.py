@@ -47,11 +47,20 @@ class KeyBias(nn.Module):
     Args:
         channels: m, the number of channels of P.
         grid: (H, W) of the keys for which the encoding is kept ready; any other works and is encoded on the fly.
+
+    Examples:
+        >>> import torch
+        >>> position = KeyBias(grid=(3, 4)).eval()
+        >>> query = key = value = torch.zeros(1, 2, 12, 8)
+        >>> *_, mask = position(query, key, value, grid=(3, 4), scale=8**-0.5)
+        >>> mask.shape, float(position.temperature())
+        (torch.Size([1, 1, 1, 12]), 1.0)
     """
 
     def __init__(self, *, channels: int = 50, grid: tuple[int, int]) -> None:
         super().__init__()
         self.query_channels = 2 * math.ceil(channels / 4)
+        self.encoding: Tensor
         self.weight = nn.Parameter(torch.full((channels,), 1.0 / channels))
         self.register_buffer("encoding", self._encode(grid[0] * grid[1]), persistent=False)
 
@@ -97,6 +106,14 @@ class RelativePosition(nn.Module):
         head_dim: D.
         grid: (H, W) for which the tables are sized; for other grids they are interpolated linearly.
         key_stride: s when the keys lie on every s-th row and column: row r of the keys is row s * r of the grid.
+
+    Examples:
+        >>> import torch
+        >>> position = RelativePosition(head_dim=8, grid=(3, 4))
+        >>> query = key = value = torch.zeros(1, 2, 12, 8)
+        >>> query, key, value, mask = position(query, key, value, grid=(3, 4), scale=8**-0.5)
+        >>> query.shape, mask  # 3 rows and 4 columns more
+        (torch.Size([1, 2, 12, 15]), None)
     """
 
     def __init__(self, *, head_dim: int, grid: tuple[int, int], key_stride: int = 1) -> None:

@@ -34,7 +34,7 @@ class AttentionLayer:
     def key_stride(self) -> int:
         """Rows and columns of the grid from one attended key to the next."""
         if self.attention.reduction is not None:
-            return int(self.attention.reduction.stride)
+            return int(self.attention.reduction.stride)  # type: ignore[arg-type]  # a module's attribute
         projection = self.attention.key
         return int(projection.depthwise.stride[0]) if isinstance(projection, ConvProjection) else 1
 
@@ -114,7 +114,9 @@ class _FusedCalls(TorchFunctionMode):
 
     given: tuple[Tensor, Tensor, Tensor, Tensor | None]
 
-    def __torch_function__(self, function: Any, types: Any, args: Sequence = (), kwargs: Mapping | None = None) -> Any:
+    def __torch_function__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         if function is F.scaled_dot_product_attention:
             self.given = (*args[:3], kwargs.get("attn_mask"))
@@ -132,7 +134,7 @@ def record_attention(network: nn.Module, image: Tensor) -> tuple[list[AttentionL
     layers: list[AttentionLayer] = []
 
     def keep(name: str, attention: Attention, inputs: tuple[Tensor, tuple[int, int]], _: Tensor) -> None:
-        layers.append(AttentionLayer(name, attention, tuple(inputs[1]), *calls.given))
+        layers.append(AttentionLayer(name, attention, (inputs[1][0], inputs[1][1]), *calls.given))
 
     named = [(name, part) for name, part in network.named_modules() if isinstance(part, Attention)]
     hooks = [attention.register_forward_hook(partial(keep, name)) for name, attention in named]

@@ -17,6 +17,13 @@ class TransformerBlock(nn.Module):
         hidden_size: C.
         mlp_dim: width of the MLP's hidden layer.
         dropout: rate inside the MLP, in training only.
+
+    Examples:
+        >>> import torch
+        >>> from kvseg_monai.blocks import build_attention
+        >>> block = TransformerBlock(build_attention("kv", 64, 4, grid=(3, 4)), hidden_size=64, mlp_dim=256)
+        >>> block(torch.zeros(2, 12, 64), (3, 4)).shape
+        torch.Size([2, 12, 64])
     """
 
     def __init__(self, attention: nn.Module, *, hidden_size: int, mlp_dim: int, dropout: float = 0.0) -> None:
@@ -41,6 +48,12 @@ class PatchEmbedding(nn.Module):
         patch_size: side of a patch in pixels.
         grid: (H, W) of the learned position embedding.
         dropout: rate on the tokens, in training only.
+
+    Examples:
+        >>> import torch
+        >>> tokens, grid = PatchEmbedding(1, 192, patch_size=16, grid=(4, 4))(torch.zeros(2, 1, 64, 96))
+        >>> tokens.shape, grid
+        (torch.Size([2, 24, 192]), (4, 6))
     """
 
     def __init__(
@@ -55,7 +68,7 @@ class PatchEmbedding(nn.Module):
         """Map an image (B, in_channels, H * patch, W * patch) to tokens (B, N, C) and their grid (H, W)."""
         features = self.projection(image)
         grid = (features.shape[2], features.shape[3])
-        position = self.position
+        position: Tensor = self.position
         if features.shape[2:] != position.shape[2:]:
             position = F.interpolate(position, size=grid, mode="bicubic", align_corners=False)
         return self.dropout((features + position).flatten(2).transpose(1, 2)), grid

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kvseg_monai.bundle.contents import EVALUATE, INFERENCE, METADATA, TRAIN, read_json
+from kvseg_monai.bundle.contents import read_json
+from kvseg_monai.bundle.find import EVALUATE, INFERENCE, METADATA, TRAIN
 from kvseg_monai.utils.flags import PLACES
 from kvseg_monai.utils.old_names import OPTIONS
 

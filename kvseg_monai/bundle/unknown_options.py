@@ -149,7 +149,7 @@ def signature_of(target: str) -> list[str] | None:
 
     found = locate(str(ConfigComponent({TARGET: target}, locator=ComponentLocator()).resolve_module_name()))
     try:
-        parameters = inspect.signature(found).parameters.values()  # type: ignore[arg-type]
+        parameters = inspect.signature(found).parameters.values()  # type: ignore[arg-type]  # whatever was named; what has no signature raises
     except (TypeError, ValueError):
         return None
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):

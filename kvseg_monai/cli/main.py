@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import click
 
@@ -50,11 +51,11 @@ def make_group(commands: Mapping[str, Command] = COMMANDS, groups: Mapping[str, 
             top.add_command(_Group(group, help=groups[group]))
         parent = top.commands[group] if group else top
         work = partial(_run, f"kvseg {name}", command)
-        parent.add_command(_Leaf(last, help=command.help, callback=partial(_handed_on, work)))  # type: ignore[attr-defined]
+        parent.add_command(_Leaf(last, help=command.help, callback=partial(_handed_on, work)))  # type: ignore[attr-defined]  # a click group
     return top
 
 
-def _handed_on(work: Callable) -> Callable[[], int | None]:
+def _handed_on(work: Callable[..., Any]) -> Callable[[], int | None]:
     return partial(work, click.get_current_context().args)
 
 

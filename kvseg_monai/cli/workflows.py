@@ -32,8 +32,8 @@ def runner_words(configuration: str, words: Sequence[str]) -> list[str]:
     """
     bundle, overlays, options = _parse(configuration, words)
     folder = find_bundle(bundle)
-    files = [str(folder / configuration), *(find_overlay(overlay, folder) for overlay in overlays)]
-    files = [plain.short(Path(file)) for file in files]
+    paths = [folder / configuration, *(find_overlay(overlay, folder) for overlay in overlays)]
+    files = [plain.short(path) for path in paths]
     given = read_options(options)
     if "config_file" in given:
         raise InputError(f"--config_file is the bundle's {configuration} here; lay another over it by --overlay")

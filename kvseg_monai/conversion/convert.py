@@ -85,6 +85,15 @@ def to_kv(network: nn.Module, attention: str = "kv", warm_start: bool = True, im
     Raises:
         InputError: when there is nothing to convert, or the kind does not exist for an attention found; the network is
             then as it was.
+
+    Examples:
+        >>> from monai.networks.nets import ViT
+        >>> network = ViT(1, (32, 32), 16, 48, 96, num_layers=2, num_heads=4, spatial_dims=2)
+        >>> summary = to_kv(network)
+        >>> [(block.name, block.source, block.kind) for block in summary.blocks]
+        [('blocks.0.attn', 'SABlock', 'kv'), ('blocks.1.attn', 'SABlock', 'kv')]
+        >>> summary.parameters_before - summary.parameters_after  # 2 x 48²
+        4608
     """
     found = list(_attentions(network))
     _check(network, found, attention)
@@ -124,6 +133,13 @@ def converted(
 
     Raises:
         InputError: see :func:`to_kv`; or ``warm_start`` is neither true nor false.
+
+    Examples:
+        >>> from monai.networks.nets import ViT
+        >>> network = ViT(1, (32, 32), 16, 48, 96, num_layers=1, num_heads=4, spatial_dims=2)
+        >>> network = converted(network, warm_start=False)
+        >>> type(network.blocks[0].attn).__name__
+        'KeyValueSABlock'
     """
     warm_start = as_flag(warm_start, "warm_start")
     if weights is not None:

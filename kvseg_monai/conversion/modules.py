@@ -123,6 +123,7 @@ class KeyValueWindowAttention(nn.Module):
         self.num_heads, self.scale, self.window_size = source.num_heads, source.scale, source.window_size
         self.key, self.value = key, value
         self.relative_position_bias_table = source.relative_position_bias_table
+        self.relative_position_index: Tensor
         self.register_buffer("relative_position_index", source.relative_position_index)
         self.proj, self.proj_drop = source.proj, source.proj_drop
         self.dropout = source.attn_drop.p

@@ -184,9 +184,9 @@ def _is_dicom(root: Path, kind: str, name: str) -> bool:
 
 def _listed(root: Path, datalist: Mapping[str, Any], section: str | None, *, required: bool) -> list[Entry]:
     wanted = ("test", UNLABELLED) if section is None else (section_named(section),)
-    if wanted == (None,):
+    if None in wanted:
         raise InputError(f"section is {section!r}; it must be one of {', '.join((*SECTIONS, UNLABELLED))}")
-    entries = next((datalist[name] for name in wanted if datalist[name]), [])
+    entries: list[Entry] = next((datalist[name] for name in wanted if name and datalist[name]), [])
     if not entries and required:
         raise InputError(
             f"{root / DATALIST} has no case in a list {' or '.join(map(str, wanted))}, and none stands for another; it "

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 
 import nibabel as nib
 import numpy as np
+from nibabel.spatialimages import SpatialImage
 
 from kvseg_monai.data.nifti_geometry import scanner_header
 from kvseg_monai.errors import InputError
@@ -42,7 +43,7 @@ def why_no_file(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def open_nifti(path: str | os.PathLike[str]) -> Iterator[nib.spatialimages.SpatialImage]:
+def open_nifti(path: str | os.PathLike[str]) -> Iterator[SpatialImage]:
     """Give the image of a NIfTI file; its voxels are to be read within the block, and used after it.
 
     A gzip file ends with a checksum of what it holds, which nibabel never reaches. When the block is done, the rest of
@@ -120,7 +121,7 @@ def write_volume(path: str | os.PathLike[str], voxels: np.ndarray, affine: np.nd
         temporary.write_bytes(gzip.compress(image.to_bytes(), compresslevel=GZIP_LEVEL, mtime=0))
 
 
-def _header_problem(image: nib.spatialimages.SpatialImage, path: str) -> str | None:
+def _header_problem(image: SpatialImage, path: str) -> str | None:
     """Return why the file at ``path`` holds no voxels that can be used, as the rest of a sentence; else None."""
     kind = image.get_data_dtype()
     if kind.fields:

@@ -3,7 +3,7 @@
 import logging
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from kvseg_monai.utils.flags import as_flag
 logger = logging.getLogger(__name__)
 
 
-def common_root(data: Sequence[Case]) -> str:
+def common_root(data: Sequence[Mapping[str, str]]) -> str:
     """Return the deepest folder that holds all images, so that label maps keep the folders below it; "" for none."""
     return os.path.commonpath([str(Path(case["image"]).parent) for case in data]) if data else ""
 
@@ -33,7 +33,8 @@ def with_own_names(data: Sequence[Case], suffix: str = ".nii.gz") -> list[Case]:
     Raises:
         InputError: naming two that have one label map.
     """
-    root, images = Path(common_root(data)), {}
+    root = Path(common_root(data))
+    images: dict[Path, str] = {}
     for case in data:
         name = label_map_name(Path(case["image"]).relative_to(root), suffix)
         target = _key(name)
@@ -121,7 +122,7 @@ def label_map_name(image: Path, suffix: str = ".nii.gz") -> Path:
     return image.with_name(without_suffix(image.name) + suffix)
 
 
-def named_after_image(metadata: dict, saver: Any) -> dict:
+def named_after_image(metadata: dict[str, Any], saver: Any) -> dict[str, Any]:
     """Name a label map as :func:`label_map_name` does: ``output_name_formatter`` for ``SaveImaged``.
 
     MONAI takes off what follows the last dot of any name, and of ``.NII.GZ`` only the half.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class NiftiReader(NibabelReader):
         self.filenames = ensure_tuple(data)
         return self.filenames
 
-    def get_data(self, img: tuple[str, ...]) -> tuple[np.ndarray, dict]:
+    def get_data(self, img: tuple[str | PathLike[str], ...]) -> tuple[np.ndarray, dict[str, Any]]:
         """Return the voxels (X, Y, Z) of the one file, and its header.
 
         Raises:
@@ -47,11 +48,11 @@ class VolumeReader(NiftiReader):
     places.
     """
 
-    def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
+    def verify_suffix(self, filename: Sequence[PathLike[str]] | PathLike[str]) -> bool:
         """Return True: whatever cannot be read shall be reported, not tried by another reader."""
         return True
 
-    def get_data(self, img: tuple[PathLike, ...]) -> tuple[np.ndarray, dict]:
+    def get_data(self, img: tuple[str | PathLike[str], ...]) -> tuple[np.ndarray, dict[str, Any]]:
         """Return voxels (X, Y, Z), or what axes a NIfTI file has, and MONAI's metadata with a RAS affine.
 
         Raises:
@@ -59,7 +60,7 @@ class VolumeReader(NiftiReader):
         """
         if str(img[0]).endswith(VOLUME_SUFFIXES):
             return super().get_data(img)
-        voxels, affine = volume_at(img[0]).load()
+        voxels, affine = volume_at(Path(img[0])).load()
         return voxels, {
             MetaKeys.AFFINE: affine,
             MetaKeys.ORIGINAL_AFFINE: affine.copy(),

@@ -21,14 +21,15 @@ class AtomicNibabelWriter(NibabelWriter):
     voxel sizes and units are the image's own. Images from DICOM have scanner coordinates in mm.
     """
 
-    _meta: Mapping = MappingProxyType({})
+    _meta: Mapping[str, Any] = MappingProxyType({})
+    data_obj: Any  # MONAI's, the voxels
 
-    def set_metadata(self, meta_dict: Mapping | None, resample: bool = True, **options: Any) -> None:
+    def set_metadata(self, meta_dict: Mapping[str, Any] | None, resample: bool = True, **options: Any) -> None:
         """Take the affine, and where the image's header says that it lies."""
         super().set_metadata(meta_dict, resample, **options)
         self._meta = meta_dict or {}
 
-    def write(self, filename: str | os.PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
+    def write(self, filename: str | os.PathLike[str], verbose: bool = False, **obj_kwargs: Any) -> None:
         """Write the whole file; a volume of one slice keeps its third axis."""
         if self.data_obj is not None and self.data_obj.ndim == 2:
             self.data_obj = self.data_obj[..., None]

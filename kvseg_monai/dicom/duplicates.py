@@ -2,12 +2,13 @@
 
 import filecmp
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cache, lru_cache
+from pathlib import Path
 
 import numpy as np
 
-from kvseg_monai.dicom.frames import Frame
+from kvseg_monai.dicom.frames import Frame, Header
 from kvseg_monai.dicom.pixels import decode
 from kvseg_monai.errors import InputError
 
@@ -38,7 +39,12 @@ def without_duplicates(frames: Sequence[Frame]) -> tuple[list[Frame], list[tuple
     return kept, twice
 
 
-def _copy(frame: Frame, other: Frame, same_file, decoded) -> str | None:
+def _copy(
+    frame: Frame,
+    other: Frame,
+    same_file: Callable[[Path, Path], bool],
+    decoded: Callable[[Header], np.ndarray],
+) -> str | None:
     """Say what a slice is to another of the same UID and place, None where it is none of its copies."""
     one, two = sorted((frame.header.path, other.header.path))
     try:

@@ -138,7 +138,7 @@ def frames_of(facts: Facts, path: Path, name: str, *, syntax: str) -> list[Frame
             f"holds {header.frames} frames and says of {len(groups or ())} where they lie; each must have a position: "
             "export it again"
         )
-    common = facts | _grouped(_first(facts.get(SHARED_GROUPS)))
+    common = {**facts} | _grouped(_first(facts.get(SHARED_GROUPS)))
     return [_frame(header, index, common | _grouped(group)) for index, group in enumerate(groups)]
 
 
@@ -165,7 +165,7 @@ def _header(facts: Facts, path: Path, name: str, syntax: str) -> Header:
 
 def _grouped(groups: Dataset) -> dict[str, Any]:
     """Return the facts that the standard functional groups of one item state. An empty element says nothing."""
-    facts = {}
+    facts: dict[str, Any] = {}
     for path, keywords in GROUPS.items():
         item = groups
         for sequence in path.split("/"):

@@ -100,7 +100,7 @@ def affine_of(
 def parts_between_gaps(places: np.ndarray) -> list[np.ndarray]:
     """Return the indices of the slices of each part, split at every gap of the ordered ``places``."""
     steps = np.diff(places)
-    cuts = np.flatnonzero(steps > GAP * _usual(steps)) + 1 if len(steps) else []
+    cuts = np.flatnonzero(steps > GAP * _usual(steps)) + 1 if len(steps) else np.array([], int)
     return np.split(np.arange(len(places)), cuts)
 
 

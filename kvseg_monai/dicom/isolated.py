@@ -13,7 +13,9 @@ import sys
 import tempfile
 import threading
 from functools import cache
+from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -32,12 +34,13 @@ def decode_isolated(path: Path) -> np.ndarray:
     """
     with _lock:
         child = _child(os.getpid())
+        requests, answers = cast(BinaryIO, child.stdin), cast(BufferedReader, child.stdout)
         try:
-            child.stdin.write(json.dumps(str(path)).encode() + b"\n")
-            child.stdin.flush()
-            dtype, *shape = json.loads(child.stdout.readline())
+            requests.write(json.dumps(str(path)).encode() + b"\n")
+            requests.flush()
+            dtype, *shape = json.loads(answers.readline())
             values = np.empty(shape, dtype)
-            if child.stdout.readinto(values.data.cast("B")) == values.nbytes:
+            if answers.readinto(values.data.cast("B")) == values.nbytes:
                 return values
         except (OSError, ValueError):  # the child has ended
             pass
@@ -48,7 +51,7 @@ def decode_isolated(path: Path) -> np.ndarray:
 
 
 @cache
-def _child(process: int) -> subprocess.Popen:
+def _child(process: int) -> subprocess.Popen[bytes]:
     """Return the child of this ``process``: one that was forked must not share its parent's."""
     return subprocess.Popen(
         [sys.executable, "-m", "kvseg_monai.dicom.isolated"],

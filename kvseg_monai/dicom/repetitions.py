@@ -23,10 +23,10 @@ def by_rank(frames: Sequence[Frame], places: Sequence[int]) -> list[tuple[str, l
     """
     ways = []
     for number, keyword in enumerate(RANKS):
-        values = [frame.ranks[number] for frame in frames]
-        if None in values or len(set(zip(places, values, strict=True))) < len(frames):
+        values = [rank for frame in frames if (rank := frame.ranks[number]) is not None]
+        if len(values) < len(frames) or len(set(zip(places, values, strict=True))) < len(frames):
             continue
-        slices = sorted(range(len(frames)), key=lambda index, values=values: (values[index], places[index]))
+        slices = [index for *_, index in sorted(zip(values, places, range(len(frames)), strict=True))]
         parts = _numbered(places, values, slices) if keyword == "InstanceNumber" else None
         parts = parts or _volume_by_volume(places, slices) or _slice_by_slice(places, slices)
         if parts and _even([[values[index] for index in part] for part in parts]):

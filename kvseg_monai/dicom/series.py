@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -102,7 +103,7 @@ class Series:
         Raises:
             InputError: when a file has gone or changed.
         """
-        found = []
+        found: list[Series] = []
         for path in self.paths:
             try:
                 with quiet():
@@ -116,7 +117,7 @@ def find_series(
     source: str | os.PathLike[str],
     *,
     split_gaps: bool = False,
-    apply: Callable[[Callable, Iterable], Iterable] = map,
+    apply: Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]] = map,
 ) -> tuple[list[Series], list[Skipped]]:
     """Find the MR volumes in a folder and the folders below it, or in one file.
 
@@ -139,7 +140,8 @@ def find_series(
     if not root.exists():
         raise InputError(f"{root} does not exist; give a folder with DICOM files, or one file")
     search = Search(root)
-    skipped, groups = search.skipped, defaultdict(list)
+    skipped = search.skipped
+    groups: dict[str, list[Frame]] = defaultdict(list)
     for result in apply(_read, search.files):
         if isinstance(result, Skipped):
             skipped.append(result)
@@ -148,11 +150,14 @@ def find_series(
     for uid, frames in groups.items():
         groups[uid], twice = without_duplicates(frames)
         skipped += [Skipped(frame.header.name, reason) for frame, reason in twice]
-    found = []
+    found: list[Series] = []
     for uid, frames, notes in join_single_slices(groups):
         for name, stack in _named(uid, stacks(frames, split_gaps=split_gaps, notes=notes)):
             result = _volume(name, uid, stack)
-            (found if isinstance(result, Series) else skipped).append(result)
+            if isinstance(result, Series):
+                found.append(result)
+            else:
+                skipped.append(result)
     return sorted(found, key=lambda series: series.name), sorted(skipped, key=lambda item: item.name)
 
 
@@ -168,13 +173,13 @@ def _named(uid: str, parts: list[Stack | LeftOut]) -> Iterator[tuple[str, Stack 
 
 
 def _volume(name: str, uid: str, part: Stack | LeftOut) -> Series | Skipped:
-    try:
-        if isinstance(part, Stack):
+    if isinstance(part, Stack):
+        try:
             header = part.frames[0].header
             series = Series(name, uid, header.modality, part.frames, part.notes, header.patient_id)
             series.affine  # noqa: B018  # raises where the slices make no volume
             return series
-    except InputError as error:
-        part = LeftOut(part.frames[0], str(error))
+        except InputError as error:
+            part = LeftOut(part.frames[0], str(error))
     reason = f"{name}: {part.reason}"
     return Skipped(part.frame.header.name, reason, fault=part.fault, modality="MR", series_uid=uid, volume=name)

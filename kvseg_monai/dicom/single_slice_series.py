@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def join_single_slices(series: Mapping[str, list[Frame]]) -> Iterator[Group]:
     For that study, series number, description, contrast and grid must be equal, and the positions without a gap. Where
     they are not, a note says how many there are.
     """
-    single: dict[tuple, list[Frame]] = defaultdict(list)
+    single: dict[tuple[Any, ...], list[Frame]] = defaultdict(list)
     for uid, frames in series.items():
         if len(frames) > 1 or frames[0].header.frames > 1:
             yield uid, frames, ()
@@ -36,7 +37,7 @@ def join_single_slices(series: Mapping[str, list[Frame]]) -> Iterator[Group]:
 
 def _groups_of(alike: Sequence[Frame]) -> Iterator[Group]:
     """Yield what single slices of one patient, series number and description make."""
-    groups: dict[tuple, list[Frame]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[Frame]] = defaultdict(list)
     for frame in alike:
         groups[(frame.header.study_uid, *(frame.attributes[index] for index in CONTRAST))].append(frame)
     for grid in (grid for group in groups.values() for grid in by_grid(group)):

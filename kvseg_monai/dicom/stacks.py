@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def by_grid(frames: Sequence[Frame]) -> list[list[Frame]]:
     return groups
 
 
-def _grid(frame: Frame) -> tuple:
+def _grid(frame: Frame) -> tuple[Any, ...]:
     return (frame.header.frame_of_reference_uid, frame.header.shape, frame.orientation, frame.spacing, frame.position)
 
 

@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -16,15 +18,16 @@ def by_attribute(frames: Sequence[Frame]) -> list[tuple[str, list[list[Frame]]]]
     frame = axes(frames[0].orientation)[:2]
     pixel = np.array(frames[0].spacing)[::-1]
 
-    def offset(slice_: Frame) -> tuple:
+    def offset(slice_: Frame) -> tuple[Any, ...]:
         return tuple(np.round(frame @ slice_.position / pixel).tolist())
 
     attributes: list[tuple[str, Callable[[Frame], Hashable]]] = [(FIELDS, offset)]
-    attributes += [
-        (name, lambda frame, index=index: frame.attributes[index])
-        for index, name in enumerate(VOLUME_ATTRIBUTES.values())
-    ]
+    attributes += [(name, partial(_attribute, index)) for index, name in enumerate(VOLUME_ATTRIBUTES.values())]
     return [(name, _partition(frames, value_of)) for name, value_of in attributes]
+
+
+def _attribute(index: int, frame: Frame) -> Hashable:
+    return frame.attributes[index]
 
 
 def _partition(frames: Sequence[Frame], value_of: Callable[[Frame], Hashable]) -> list[list[Frame]]:
@@ -34,9 +37,9 @@ def _partition(frames: Sequence[Frame], value_of: Callable[[Frame], Hashable]) -
     return [parts[key] for key in sorted(parts, key=_natural)]
 
 
-def _natural(value: Hashable) -> tuple:
+def _natural(value: Hashable) -> tuple[Any, ...]:
     """Return a sort key: numbers in the order of their size, before text."""
     try:
-        return (0, float(value), "")  # type: ignore[arg-type]
+        return (0, float(value), "")  # type: ignore[arg-type]  # what is no number raises
     except (TypeError, ValueError):
         return (1, 0.0, str(value))

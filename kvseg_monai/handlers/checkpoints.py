@@ -165,7 +165,7 @@ class Checkpoints:
         weights = self.network.state_dict()
         better = score is not None and score > self.best
         if better or (at_end and self.best == -float("inf")):
-            self.best = score if better else self.best
+            self.best = score if better and score is not None else self.best
             save_whole(weights, self._target)
         state = {name: part.state_dict() for name, part in self.parts.items()}
         progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
@@ -173,6 +173,7 @@ class Checkpoints:
             {"network": weights, **state, **progress, "best": self.best, "earlier_score": self.earlier_score},
             self.folder / LAST,
         )
+        assert self.record is not None  # since the start
         facts = {**self.record.facts(), "epochs": engine.state.epoch, "steps": engine.state.iteration}
         write_text(record_of(self._target), json.dumps(facts, indent=1) + "\n", keep=True)
 

@@ -134,8 +134,8 @@ def training_cases(
     Raises:
         InputError: as these two do.
     """
-    split = {"holdout": holdout, "seed": seed, "base_dir": base_dir}
-    sections = {section: cases(dataset_dir, section, **split) for section in ("training", "validation")}
+    listed = partial(cases, dataset_dir, holdout=holdout, seed=seed, base_dir=base_dir)
+    sections = {section: listed(section) for section in ("training", "validation")}
     return valid_cases(sections, transforms=transforms, skip=skip)
 
 

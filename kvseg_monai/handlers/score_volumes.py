@@ -205,8 +205,8 @@ def _warn_of_other_grid(prediction: Any, label: Any, case: str) -> None:
     """Log a warning: a forgotten Invertd leaves the shape right and the score near zero, with no error."""
     if not hasattr(prediction, "affine"):
         return
-    affines = [torch.as_tensor(volume.affine).cpu().double() for volume in (prediction, label)]
-    if not torch.allclose(*affines, rtol=1e-3, atol=1e-2):
+    one, other = (torch.as_tensor(volume.affine).cpu().double() for volume in (prediction, label))
+    if not torch.allclose(one, other, rtol=1e-3, atol=1e-2):
         logger.warning("case %s: the affines of prediction and label differ; is Invertd missing?", case)
 
 

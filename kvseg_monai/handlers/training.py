@@ -121,7 +121,7 @@ class ProgressBar:
 
     def __init__(self, evaluator: Engine | None = None, unit: str = "step") -> None:
         self.evaluator, self.unit = evaluator, unit
-        self.bar: tqdm | None = None
+        self.bar: tqdm[Any] | None = None
 
     def attach(self, engine: Engine) -> None:
         """Open on ``STARTED``, move on ``ITERATION_COMPLETED``, close at the end or on an exception."""

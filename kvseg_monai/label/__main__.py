@@ -61,9 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(message)s")
     app, models = prepare(options)
     studies = options.studies if server.is_dicomweb(options.studies) else str(Path(options.studies).resolve())
-    arguments = {"models": models, "port": options.port}
-    print(server.what_to_open(app, studies, **arguments), flush=True)
-    line = server.command(app, studies, **arguments)
+    print(server.what_to_open(app, studies, models=models, port=options.port), flush=True)
+    line = server.command(app, studies, models=models, port=options.port)
     os.execve(line[0], line, server.environment(app.parent, studies))
 
 

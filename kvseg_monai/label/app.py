@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fastapi import HTTPException
@@ -27,7 +27,7 @@ from monailabel.tasks.train.bundle import BundleTrainTask
 from torch import nn
 
 from kvseg_monai.errors import InputError, find_input_error
-from kvseg_monai.handlers.checkpoints import BEST, StrictCheckpointLoader
+from kvseg_monai.handlers.checkpoints import StrictCheckpointLoader
 from kvseg_monai.label.requests import (
     NotFoundError,
     cleaned,
@@ -38,6 +38,7 @@ from kvseg_monai.label.requests import (
 from kvseg_monai.label.segments import describe_segments
 from kvseg_monai.label.studies import image_file, keep_images
 from kvseg_monai.utils.labels import colours_of
+from kvseg_monai.utils.model_files import BEST
 from kvseg_monai.utils.weights import load_weights
 from kvseg_monai.utils.weights_file import read_weights
 
@@ -156,7 +157,13 @@ class Training(BundleTrainTask):
             train_handlers.insert(0, load)
 
 
-class Additions:
+if TYPE_CHECKING:
+    App = Any  # MONAI Label has no types, nor is it installed where types are checked
+else:
+    App = object
+
+
+class Additions(App):
     """Mixin for an app; it goes before MONAI Label's ``MyApp`` of ``monaibundle`` among the bases."""
 
     def init_datastore(self) -> Any:

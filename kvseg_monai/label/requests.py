@@ -200,7 +200,12 @@ def background_readers(method: str, listed: Iterable[str] = ()) -> dict[str, Rea
     """Return the options of what the server does in the background: train, batch_infer or scoring."""
     if method == "train":
         return training_readers(listed)
-    shared = {"device": partial(device, listed=listed), "multi_gpu": flag, "gpus": gpus, "max_workers": whole}
+    shared: dict[str, Reader] = {
+        "device": partial(device, listed=listed),
+        "multi_gpu": flag,
+        "gpus": gpus,
+        "max_workers": whole,
+    }
     if method == "batch_infer":
         return {**inference_readers(listed), **shared, "images": names, "max_batch_size": whole}
     return {**shared, "max_samples": whole, "simulation_size": partial(whole, low=1)}

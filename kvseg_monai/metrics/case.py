@@ -44,6 +44,15 @@ def score_case(
 
     Raises:
         InputError: shapes differ, are not 3D, the spacing is not three positive numbers, or a value is undeclared.
+
+    Examples:
+        >>> import numpy as np
+        >>> label = np.zeros((8, 8, 3), np.uint8)
+        >>> label[2:6, 2:6] = 1
+        >>> prediction = np.roll(label, 1, axis=0)  # one voxel aside
+        >>> scores = score_case(prediction, label, class_names=["liver"], spacing=(1.5, 1.5, 4))
+        >>> scores["dice"], scores["classes"]["liver"]["hd95_mm"], round(scores["classes"]["liver"]["label_ml"], 3)
+        (0.75, 1.5, 0.432)
     """
     _check_classes(class_names)
     prediction, label = convert_to_numpy(prediction), convert_to_numpy(label)
@@ -70,7 +79,7 @@ def _arrange(scores: Mapping[str, Any], volumes: Mapping[str, Mapping[str, float
     """Turn class -> protocol into protocol -> class, each protocol led by its scores over all classes."""
     tables = {key: {name: scores[name][key] for name in scores} for key in (*PROTOCOLS, "kaggle")}
     kaggle = {**means(tables["kaggle"].values()), "classes": tables.pop("kaggle")}
-    protocols = {
+    protocols: dict[str, dict[str, Any]] = {
         key: {**means(table.values()), "weighted_jaccard": _weighted_jaccard(table, volumes), "classes": table}
         for key, table in tables.items()
     }

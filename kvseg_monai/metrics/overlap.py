@@ -88,6 +88,14 @@ def score_masks(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[flo
 
     Returns:
         ``dice``, ``jaccard``, ``hd95_mm``, each (B,).
+
+    Examples:
+        >>> import numpy as np
+        >>> label = np.zeros((1, 8, 8), bool)
+        >>> label[0, 2:6, 2:6] = True
+        >>> scores = score_masks(np.roll(label, 1, axis=1), label, (1.5, 1.5))
+        >>> {name: round(float(values[0]), 3) for name, values in scores.items()}
+        {'dice': 0.75, 'jaccard': 0.6, 'hd95_mm': 1.5}
     """
     pair = [torch.from_numpy(np.ascontiguousarray(masks))[:, None] for masks in (prediction, label)]  # (B, 1, ...)
     filled = np.logical_and(*(masks.flatten(1).any(1).numpy() for masks in pair))
@@ -133,7 +141,7 @@ def mean(values: Iterable[float | None]) -> float | None:
     return sum(defined) / len(defined) if defined else None
 
 
-def _average(scores: Mapping[str, np.ndarray], chosen: np.ndarray) -> Scores:
+def _average(scores: Mapping[str, np.ndarray], chosen: np.ndarray | np.bool_) -> Scores:
     """Return the mean of each (B,) score over the chosen masks where it is defined."""
     return {name: mean(float(v) for v in values[chosen & ~np.isnan(values)]) for name, values in scores.items()}
 

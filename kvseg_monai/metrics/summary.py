@@ -44,6 +44,15 @@ def summarise(cases: Sequence[Mapping[str, Any]], class_names: Sequence[str]) ->
 
     Raises:
         InputError: there is no case.
+
+    Examples:
+        >>> import numpy as np
+        >>> from kvseg_monai.metrics import score_case
+        >>> label = np.ones((4, 4, 2), np.uint8)
+        >>> scores = score_case(label, label, class_names=["liver"], spacing=(1, 1, 1))
+        >>> summary = summarise([{"case": "a", "patient": "p1", **scores}], ["liver"])
+        >>> summary["mean"]["dice"], summary["classes"]["liver"]["false_negatives"]
+        (1.0, 0)
     """
     if not cases:
         raise InputError("no case was scored: the list is empty, or all were refused; give one valid case with a label")
@@ -73,6 +82,17 @@ def write_metrics(summary: Mapping[str, Any], folder: str | os.PathLike[str]) ->
 
     Raises:
         InputError: the folder cannot be made because a file is in its place.
+
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from kvseg_monai.metrics import read_metrics, score_case
+        >>> label = np.ones((4, 4, 2), np.uint8)
+        >>> scores = score_case(label, label, class_names=["liver"], spacing=(1, 1, 1))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_metrics(summarise([{"case": "a", "patient": "p1", **scores}], ["liver"]), folder)
+        ...     read_metrics(Path(folder, "metrics.json"))["mean"]["dice"]
+        1.0
     """
     folder = Path(folder)
     texts = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n", _as_csv(summary)
@@ -126,6 +146,14 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
     Raises:
         InputError: it is missing, no JSON, or lacks what the report shows.
+
+    Examples:
+        >>> from kvseg_monai.errors import InputError
+        >>> try:
+        ...     read_metrics(Path("nowhere", "metrics.json"))
+        ... except InputError as error:
+        ...     print(str(error).partition(";")[0])
+        nowhere/metrics.json does not exist
     """
     remedy = "write it with the bundle's evaluate.json"
     try:

@@ -171,6 +171,12 @@ class CvT(EncoderDecoder):
 
     Raises:
         ValueError: for an unknown name, a size that is not a multiple of 16, or a ``key_stride`` below 1.
+
+    Examples:
+        >>> import torch
+        >>> network = CvT(in_channels=3, out_channels=4, img_size=(64, 96), attention="kv", size="tiny", key_stride=2)
+        >>> network(torch.zeros(2, 3, 64, 96)).shape
+        torch.Size([2, 4, 64, 96])
     """
 
     def __init__(

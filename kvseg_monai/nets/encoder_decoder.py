@@ -18,10 +18,11 @@ class EncoderDecoder(nn.Module):
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
+        self.stride = int(encoder.stride)  # type: ignore[arg-type]  # a module's attribute
         self.decoder = decoder
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to logits (B, out_channels, H, W)."""
         if not (torch.jit.is_scripting() or torch.jit.is_tracing()):
-            multiple_of(image.shape[2:], self.encoder.stride)
+            multiple_of(image.shape[2:], self.stride)
         return self.decoder(self.encoder(image))

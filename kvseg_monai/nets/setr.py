@@ -34,6 +34,12 @@ class SETR(EncoderDecoder):
         ValueError: for an unknown name, or a size that is not a multiple of the patch size.
 
     The paper's auxiliary heads, used in training only, are left out.
+
+    Examples:
+        >>> import torch
+        >>> network = SETR(in_channels=1, out_channels=4, img_size=64, attention="kv", size="tiny")
+        >>> network(torch.zeros(2, 1, 64, 96)).shape  # logits, also of another size than it was built for
+        torch.Size([2, 4, 64, 96])
     """
 
     def __init__(

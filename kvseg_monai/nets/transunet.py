@@ -78,6 +78,15 @@ class TransUNet(EncoderDecoder):
 
     Raises:
         ValueError: for an unknown name, or a size that is not a multiple of 16.
+
+    Examples:
+        >>> import torch
+        >>> network = TransUNet(in_channels=1, out_channels=4, img_size=64, attention="kv", size="tiny")
+        >>> network(torch.zeros(2, 1, 64, 96)).shape
+        torch.Size([2, 4, 64, 96])
+        >>> with_query = TransUNet(in_channels=1, out_channels=4, img_size=64, attention="qkv", size="tiny")
+        >>> sum(p.numel() for p in with_query.parameters()) - sum(p.numel() for p in network.parameters())  # 6 (192² + 192)
+        222336
     """
 
     def __init__(

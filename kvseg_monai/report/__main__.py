@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from kvseg_monai.bundle.overrides import parse_with_overrides
 from kvseg_monai.errors import InputError, run_command
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"wrote {build_report(**options, attention=_inspection_request(inspected))}")
 
 
-def _inspection_request(options: dict) -> InspectionRequest | None:
+def _inspection_request(options: dict[str, Any]) -> InspectionRequest | None:
     """Return what to show attention maps of, None where they are not asked for.
 
     Raises:

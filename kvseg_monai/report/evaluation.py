@@ -63,8 +63,8 @@ def build_report(
     refuse_page(target)
     refuse_overlap(sources=sources, targets={"target": target})
     evaluation = Path(evaluation)
-    for folder in filter(None, (training, predictions)):
-        if not Path(folder).is_dir():
+    for folder in (training, predictions):
+        if folder and not Path(folder).is_dir():
             raise InputError(f"{folder} is not a folder; give an existing one or leave the option out")
     metrics = read_metrics(evaluation / "metrics.json")
     patients = _per_patient(metrics)

@@ -4,6 +4,7 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,7 +35,7 @@ def draw_patients(patients: Mapping[str, Mapping[str, float | None]], class_name
     axes.barh(rows, [means[p] for p in order], height=0.62, color="#dfe5ea", label="mean")
     for index, name in enumerate(class_names):
         values = [math.nan if (v := patients[p].get(name)) is None else v for p in order]
-        style = {"color": colour_of(index), "marker": marker_of(index), "label": name.replace("_", " ")}
+        style: dict[str, Any] = {"color": colour_of(index), "marker": marker_of(index), "label": name.replace("_", " ")}
         axes.scatter(values, rows, s=26, zorder=3, edgecolors=INK, linewidths=0.5, **style)
     axes.set(yticks=rows, yticklabels=[shorten(p) for p in order], xlim=(0, 1.02), ylim=(-0.7, len(order) - 0.3))
     axes.set_xlabel("Dice")
@@ -66,7 +67,10 @@ def draw_runs(runs: Sequence[tuple[str, Sequence[tuple[int, float]]]], *, quanti
     axes = figure.subplots()
     labelled: set[str] = set()
     for name, points in runs:
-        style = {"color": RUN_COLOURS[names.index(name) % len(RUN_COLOURS)], "marker": "." * (len(points) < 40)}
+        style: dict[str, Any] = {
+            "color": RUN_COLOURS[names.index(name) % len(RUN_COLOURS)],
+            "marker": "." * (len(points) < 40),
+        }
         axes.plot(*zip(*points, strict=True), linewidth=1.5, label=None if name in labelled else name, **style)
         labelled.add(name)
     axes.set(xlabel=unit, ylabel=quantity)
@@ -81,7 +85,7 @@ def shorten(name: str, length: int = 22) -> str:
     return name if len(name) <= length else f"{name[: length // 2 - 1]}…{name[-length // 2 :]}"
 
 
-def tidy(axes: Axes, *, grid: str) -> None:
+def tidy(axes: Axes, *, grid: Literal["both", "x", "y"]) -> None:
     """Give axes the style that all plots of a report share."""
     axes.grid(axis=grid, color="#e6eaee", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -95,7 +99,7 @@ def tidy(axes: Axes, *, grid: str) -> None:
 def as_bytes(figure: Figure, *, kind: str = "png", dpi: int = 180) -> bytes:
     """Return a picture as the content of a file; of tissue ``jpeg`` makes a far smaller one."""
     buffer = io.BytesIO()
-    options = {"pil_kwargs": {"quality": 88, "subsampling": 0}} if kind == "jpeg" else {}
+    options: dict[str, Any] = {"pil_kwargs": {"quality": 88, "subsampling": 0}} if kind == "jpeg" else {}
     figure.savefig(buffer, format=kind, dpi=dpi, facecolor=figure.get_facecolor(), **options)
     return buffer.getvalue()
 

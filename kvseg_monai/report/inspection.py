@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.bundle import ConfigParser
+from nibabel.affines import voxel_sizes
 from scipy import ndimage
 from torch import Tensor, nn
 
@@ -85,7 +85,7 @@ def inspect_attention(request: InspectionRequest, metrics: Mapping[str, Any], ev
     layers, scores = record_attention(network, window)
     if not layers:
         raise InputError(f"the network {type(network).__name__} has no kvseg_monai.Attention; leave --bundle out")
-    sizes = nib.affines.voxel_sizes(np.asarray(volume.affine))
+    sizes = voxel_sizes(np.asarray(volume.affine))
     return Inspection(
         case=case["case"],
         slice=number,
@@ -189,5 +189,7 @@ def shown_layers(layers: Sequence[AttentionLayer]) -> list[int]:
 
 def share_within(weights: Tensor, mask: np.ndarray) -> tuple[float, float]:
     """Return the share of attention (H', W') that lies within a mask (H, W), and the share of the image that it is."""
-    covered = F.adaptive_avg_pool2d(torch.from_numpy(mask.astype(np.float32))[None], tuple(weights.shape))[0]
+    covered = F.adaptive_avg_pool2d(
+        torch.from_numpy(mask.astype(np.float32))[None], (weights.shape[0], weights.shape[1])
+    )[0]
     return float((weights * covered).sum()), float(covered.mean())

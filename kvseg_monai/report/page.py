@@ -1,5 +1,6 @@
 """Parts of every page of a report: templates, formats of numbers and times, and tables that describe a run."""
 
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from kvseg_monai.utils.provenance import versions
 Rows = dict[str, str]
 
 
-def write_page(target: str | Path, template: str, content: Mapping[str, Any]) -> Path:
+def write_page(target: str | os.PathLike[str], template: str, content: Mapping[str, Any]) -> Path:
     """Render a template of ``kvseg_monai/templates`` to a file; return its path."""
     environment = Environment(
         loader=PackageLoader("kvseg_monai"),
@@ -30,7 +31,7 @@ def write_page(target: str | Path, template: str, content: Mapping[str, Any]) ->
     return write_text(target, environment.get_template(template).render(content))
 
 
-def refuse_page(target: str | Path, option: str = "target") -> None:
+def refuse_page(target: str | os.PathLike[str], option: str = "target") -> None:
     """Refuse a place where no page can go, before the work.
 
     Raises:

@@ -7,11 +7,11 @@ patient's back and columns to the patient's left, the radiological view from the
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from nibabel import orientations
+from nibabel.affines import voxel_sizes
 
 from kvseg_monai.data.nifti import read_nifti
 from kvseg_monai.report.figures import as_source
@@ -49,7 +49,9 @@ def fullest_slice(*masks: np.ndarray) -> int:
     return next((int(area.argmax()) for area in areas if area.any()), masks[0].shape[2] // 2)
 
 
-def draw_overlay(*, image: str | None, label: str | None, prediction: str | None, classes: int) -> dict[str, Any]:
+def draw_overlay(
+    *, image: str | None, label: str | None, prediction: str | Path | None, classes: int
+) -> dict[str, Any]:
     """Draw both contours on the axial slice with the most label (most prediction where there is no label).
 
     Returns:
@@ -64,7 +66,7 @@ def draw_overlay(*, image: str | None, label: str | None, prediction: str | None
         if mask.shape != volume.shape:
             raise PictureError(f"The {role} has shape {mask.shape}, the image {volume.shape}: not the same grid.")
     z = fullest_slice(masks["label"], masks["prediction"])
-    width, height = nib.affines.voxel_sizes(affine)[:2]
+    width, height = voxel_sizes(affine)[:2]
     figure, axes = slice_axes(window_grey(volume)[:, :, z], aspect=height / width, size=4.8)
     for index in range(classes):
         for role, style in (("label", (0, (3, 2))), ("prediction", "solid")):

@@ -76,7 +76,12 @@ def comparisons(table: pd.DataFrame, *, reference: str, margin: float) -> pd.Dat
     classes = [MEAN, *table.index.unique("class").drop(MEAN)]
     rows = [
         {"net": net, "attention": kind, "reference": reference, "class": cell, "metric": metric}
-        | _compare(*(scores(table, net, of, metric=metric, cell=cell) for of in (kind, reference)), metric, margin)
+        | _compare(
+            scores(table, net, kind, metric=metric, cell=cell),
+            scores(table, net, reference, metric=metric, cell=cell),
+            metric,
+            margin,
+        )
         for net, kind in _kinds_beside(table, reference)
         for cell in classes
         for metric in metrics_of(table)

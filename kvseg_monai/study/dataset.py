@@ -44,7 +44,7 @@ def write_datalist(study: Study) -> None:
         for entry in source.get(section, []):
             entries.setdefault(patient_of(entry), []).append(entry)
     _compare_patients(dataset_dir, split, entries)
-    datalist = {key: source[key] for key in ("labels", "notice") if key in source}
+    datalist: dict[str, Any] = {key: source[key] for key in ("labels", "notice") if key in source}
     for section, patients in split.items():
         datalist[section] = [
             _labelled(dataset_dir, patient, entry) for patient in patients for entry in entries[patient]

@@ -21,7 +21,7 @@ BAND = "#dcebf1"
 Points = Sequence[tuple[int, float]]
 
 
-def style_of(kind: str, reference: str) -> dict[str, str]:
+def style_of(kind: str, reference: str) -> dict[str, Any]:
     """Return the colour and marker of an attention kind, the same in every plot."""
     others = [name for name in ATTENTION_KINDS if name != reference]
     if kind == reference:
@@ -71,7 +71,13 @@ def draw_pairs(scores: Mapping[str, np.ndarray], patients: Sequence[str], *, ref
     for kind, values in scores.items():
         style = style_of(kind, reference)
         if kind == reference:  # a ring, so that nothing hides it
-            ring = {"s": 52, "facecolors": "none", "edgecolors": style["color"], "linewidths": 1.3, "zorder": 4}
+            ring: dict[str, Any] = {
+                "s": 52,
+                "facecolors": "none",
+                "edgecolors": style["color"],
+                "linewidths": 1.3,
+                "zorder": 4,
+            }
             axes.scatter(values[order], rows, marker=style["marker"], **ring)
         else:
             axes.scatter(values[order], rows, s=26, edgecolors="white", linewidths=0.5, zorder=3, **style)
@@ -133,15 +139,15 @@ def draw_cost(points: Sequence[Mapping[str, Any]], *, reference: str, title: str
 
 
 def _dot(marker: str, face: str, edge: str, label: str) -> Line2D:
-    style = {"markerfacecolor": face, "markeredgecolor": edge}
-    return Line2D([], [], linestyle="none", marker=marker, markersize=7, label=label, **style)
+    shape: dict[str, Any] = {"linestyle": "none", "marker": marker, "markersize": 7}
+    return Line2D([], [], markerfacecolor=face, markeredgecolor=edge, label=label, **shape)
 
 
 def _legend(figure: Figure, kinds: Mapping[str, Any], reference: str, *, dots: bool = True) -> None:
     marks = []
     for kind in kinds:
         style = style_of(kind, reference)
-        shape = {"marker": style["marker"], "linestyle": "none"} if dots else {"linewidth": 2.2}
+        shape: dict[str, Any] = {"marker": style["marker"], "linestyle": "none"} if dots else {"linewidth": 2.2}
         shape |= {"markerfacecolor": "none"} if kind == reference else {}
         marks.append(Line2D([], [], color=style["color"], label=kind, **shape))
     figure.legend(handles=marks, loc="outside upper center", ncols=6, **LEGEND)

@@ -1,6 +1,6 @@
 """Reports of a study: ``comparisons.csv``, ``report.md``, the page ``report.html`` and its figures."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,8 @@ def _remarks(study: Study, table: pd.DataFrame, records: dict[str, dict[str, Any
     unknown = [TITLES[metric] for metric in SCORES if metric not in metrics_of(table)]
     if unknown:
         yield f"Not in these results, which are older: {', '.join(unknown)}."
-    for what, describe in {"device": str, "versions": describe_versions}.items():
+    described: dict[str, Callable[[Any], str]] = {"device": str, "versions": describe_versions}
+    for what, describe in described.items():
         found = sorted({describe(record[what]) for record in records.values()})
         if len(found) > 1:
             yield f"The arms differ in {what}: {'; '.join(found)}."

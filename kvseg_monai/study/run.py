@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -73,7 +74,7 @@ def run_study(study: Study, arms: Sequence[Arm], *, device: str, redo: bool = Fa
     return _report(study, tally)
 
 
-def _make(study: Study, arm: Arm, *, device: str, epochs: int, bar: tqdm, tally: Tally) -> None:
+def _make(study: Study, arm: Arm, *, device: str, epochs: int, bar: "tqdm[Any]", tally: Tally) -> None:
     """Make one arm and enter into the tally how it ended."""
     folder = arms_dir(study) / arm.name
     bar.set_description(arm.name)
@@ -89,7 +90,7 @@ def _make(study: Study, arm: Arm, *, device: str, epochs: int, bar: tqdm, tally:
         results.gather(arms_dir(study), [arm.name for arm in study.arms], study.output_dir)
     elif code == BUSY:
         tally.busy.append(arm.name)
-        bar.total -= epochs
+        bar.total = (bar.total or epochs) - epochs
     else:
         tally.broken[arm.name] = _last_sentence(folder / "log.txt")
         logger.error("%s broke: %s", arm.name, tally.broken[arm.name])
@@ -105,7 +106,7 @@ def _in_work(folder: Path) -> bool:
         return True
 
 
-def _run_process(study: Study, arm: Arm, *, device: str, epochs: int, bar: tqdm) -> int:
+def _run_process(study: Study, arm: Arm, *, device: str, epochs: int, bar: "tqdm[Any]") -> int:
     """Run the arm, its log in ``log.txt``; move the bar by the epochs that it reports; return the exit code."""
     folder = arms_dir(study) / arm.name
     line = [sys.executable, "-m", "kvseg_monai.study.arm", "--folder", str(folder), "--device", device]

@@ -121,7 +121,7 @@ def _sentence(error: ValidationError, found: Any, path: Path, model: type[Table]
     mistakes = error.errors()
     # First a misspelt name, which may be why another is missing.
     mistake = next((mistake for mistake in mistakes if mistake["type"] in UNKNOWN), mistakes[0])
-    place = []
+    place: list[str] = []
     for part in mistake["loc"]:
         if isinstance(found, dict):
             place, found = [*place, str(part)], found.get(part)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
+from pydicom.sr.coding import Code
 
 from kvseg_monai.data.nifti import VOLUME_SUFFIXES
 from kvseg_monai.data.outputs import common_root, label_map_name
@@ -19,7 +20,7 @@ from kvseg_monai.dicom.segmentation import Algorithm, make_segmentation, require
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.files import atomic_write
 from kvseg_monai.utils.geometry import onto_grid, spacing_of
-from kvseg_monai.utils.labels import ANATOMICAL_STRUCTURE, CODES, Code, read_codes
+from kvseg_monai.utils.labels import ANATOMICAL_STRUCTURE, CODES, read_codes
 
 logger = logging.getLogger(__name__)
 

@@ -128,5 +128,5 @@ class RandSlicesd(Randomizable, MapTransform):
         ]
         chosen = [self._draw(slices_of_class, label.shape[-1]) for _ in range(self.num_samples)]
         volumes = {key: torch.as_tensor(data[key]) for key in self.key_iterator(dict(data))}
-        case = {CASE: data[CASE]} if CASE in data else {}
+        case: dict[Hashable, Any] = {CASE: data[CASE]} if CASE in data else {}
         return [{**case, **{key: volume[..., index].float() for key, volume in volumes.items()}} for index in chosen]

@@ -57,7 +57,7 @@ def old_module(name: str) -> ModuleType:
         package, _, last = name.rpartition(".")
         raise AttributeError(f"module {package!r} has no attribute {last!r}")
     module = ModuleType(name, f"Where version 0.1.0 had what {MODULES[name]} has now.")
-    module.__getattr__ = functools.partial(_current, name)  # type: ignore[method-assign]
+    module.__getattr__ = functools.partial(_current, name)  # type: ignore[method-assign]  # PEP 562
     return module
 
 

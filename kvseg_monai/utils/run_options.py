@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def run_options(arguments: Sequence[str]) -> dict[str, Any] | None:
     return {**(read_mapping(defaults) if isinstance(defaults, str) else {}), **options}
 
 
-def config_files(options: dict[str, Any]) -> list[Path]:
+def config_files(options: Mapping[str, Any]) -> list[Path]:
     """Return the files that ``--config_file`` names, in the order in which they are laid over each other."""
     files = options.get("config_file", [])
     return [Path(file) for file in ([files] if isinstance(files, str) else files)]

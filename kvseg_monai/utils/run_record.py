@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path, PurePath, PureWindowsPath
-from types import MappingProxyType
+from types import FrameType, MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -107,7 +107,7 @@ def describe_configuration(files: Sequence[str]) -> dict[str, Any]:
 
 def _among_callers(kind: type[_Kind]) -> _Kind | None:
     """Return the object of a class whose method, of all that are being run in this thread, was called last."""
-    frame = sys._getframe()
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         if isinstance(owner := frame.f_locals.get("self"), kind):
             return owner
