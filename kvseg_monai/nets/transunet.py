@@ -85,7 +85,8 @@ class TransUNet(EncoderDecoder):
         >>> network(torch.zeros(2, 1, 64, 96)).shape
         torch.Size([2, 4, 64, 96])
         >>> with_query = TransUNet(in_channels=1, out_channels=4, img_size=64, attention="qkv", size="tiny")
-        >>> sum(p.numel() for p in with_query.parameters()) - sum(p.numel() for p in network.parameters())  # 6 (192² + 192)
+        >>> kv, qkv = (sum(p.numel() for p in net.parameters()) for net in (network, with_query))
+        >>> qkv - kv  # 6 x (192² + 192)
         222336
     """
 
