@@ -19,6 +19,7 @@ from kvseg_monai.bundle.find import AS_THEY_ARE, CARD, EVALUATE, INFERENCE, META
 from kvseg_monai.bundle.overrides import apply_overrides
 from kvseg_monai.data.dataset import class_names, notice
 from kvseg_monai.errors import InputError
+from kvseg_monai.utils.safetensors_file import as_safetensors
 from kvseg_monai.utils.weights import load_weights
 
 
@@ -61,6 +62,7 @@ def packed_files(
         CARD: card.encode() + (folder / CARD).read_bytes(),
         "models/model.pt": state.getvalue(),
         "models/model.pt.sha256": checksum,
+        "models/model.safetensors": as_safetensors(network.state_dict(), pt_sha256=checksum.split()[0].decode()),
     }
 
 

@@ -65,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog=program("kvseg_monai.deploy"), description="Put weights in place.")
     parser.add_argument("bundle", metavar="BUNDLE", help="the bundle's folder")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="weights of the bundle's network")
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE", help="weights of the bundle's network, .pt or .safetensors"
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     print(f"{options.weights} is now {deploy(options.bundle, options.weights)}")

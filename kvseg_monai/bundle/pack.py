@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's folder, or its name in bundles/")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="trained weights, .pt")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="trained weights, .pt or .safetensors")
     parser.add_argument("--target", required=True, metavar="DIR", help="folder for the zip and its sha256")
     parser.add_argument("--dataset_dir", metavar="DIR", help="training data: its datalist.json names the classes")
     parser.add_argument("--overwrite", action="store_true", help="replace a zip that is there")

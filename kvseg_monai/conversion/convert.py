@@ -204,7 +204,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--net_id", default="network_def", help="the network in it (default: %(default)s)")
     parser.add_argument("--weights", type=Path, required=True, help="trained state dict of that network")
-    parser.add_argument("--target", type=Path, required=True, help="where the converted state dict goes")
+    parser.add_argument(
+        "--target", type=Path, required=True, help="where the converted state dict goes: .pt or .safetensors"
+    )
     parser.add_argument("--attention", default="kv", help="kv or kv_pos (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace a target that this command made")
     options = parser.parse_args(arguments)

@@ -7,6 +7,7 @@ from .invalid_cases import training_cases as training_cases
 from .invalid_cases import valid_cases as valid_cases
 from .score_volumes import ScoreVolumes as ScoreVolumes
 from .steps import StopAfterSteps as StopAfterSteps
+from .steps import check_steps as check_steps
 from .steps import total_steps as total_steps
 from .training import ProgressBar as ProgressBar
 from .training import SeedEpochs as SeedEpochs
@@ -25,6 +26,7 @@ __all__ = [
     "StopAfterSteps",
     "StopOnNan",
     "StrictCheckpointLoader",
+    "check_steps",
     "loss_and_rate",
     "require_cases",
     "shown_image_and_label",

@@ -18,7 +18,8 @@ from kvseg_monai.utils.flags import as_flag
 from kvseg_monai.utils.model_files import BEST, RECORD, keep_earlier, keep_earlier_run, read_record, record_of
 from kvseg_monai.utils.old_names import CHECKPOINT
 from kvseg_monai.utils.run_record import RunRecord
-from kvseg_monai.utils.weights import load_weights, save_whole, set_checksum_aside, weights_digest
+from kvseg_monai.utils.safetensors_file import beside, digest_of_state
+from kvseg_monai.utils.weights import load_weights, save_whole, set_checksum_aside
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class Checkpoints:
         self.best = -float("inf")
         self.earlier_score: float | None = None  # the score of the model that was there
         self.record: RunRecord | None = None
-        self.made = weights_digest(self.network) if self.resume else ""
+        self.made = digest_of_state(self.network.state_dict()) if self.resume else ""
 
     def attach(self, engine: Engine) -> None:
         """Restore on ``STARTED``, save on ``EPOCH_COMPLETED``, decide on ``COMPLETED``; attach after the validation."""
@@ -103,15 +104,16 @@ class Checkpoints:
         if self.record is not None and engine.state.epoch > 0:
             return
         candidate = self.folder / CANDIDATE
-        names = (BEST, LAST, RECORD, CANDIDATE, record_of(candidate).name)
-        refuse_folders(self.folder / name for name in names)  # before hours, not after them
+        written = [self.folder / name for name in (BEST, LAST, RECORD, CANDIDATE)]
+        written += [record_of(candidate), beside(self.folder / BEST), beside(candidate)]
+        refuse_folders(written)  # before hours, not after them
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.resume and (self.folder / LAST).is_file():
             self._restore(engine)
         else:
             self.earlier_score = self._score_of_earlier_model() if (self.folder / BEST).is_file() else None
             if _is_first_process():
-                leftover = [self.folder / LAST, candidate, record_of(candidate)]
+                leftover = [self.folder / LAST, candidate, beside(candidate), record_of(candidate)]
                 keep_earlier_run(*leftover, *([self.folder / RECORD] if self.earlier_score is None else []))
         earlier = read_record(record_of(self._target))
         self.record = RunRecord(self.network, self.device, configuration=self.configuration, earlier=earlier)
@@ -135,7 +137,7 @@ class Checkpoints:
 
     def _restore(self, engine: Engine) -> None:
         path = self.folder / LAST
-        if weights_digest(self.network) != self.made:
+        if digest_of_state(self.network.state_dict()) != self.made:
             raise InputError(
                 f"the network was given weights, as in federated training, and resume would replace them by those of "
                 f"{path}; leave resume out"
@@ -194,6 +196,7 @@ class Checkpoints:
             move(record_of(candidate), record_of(model))
             set_checksum_aside(model)
             move(candidate, model)
+            move(beside(candidate), beside(model))
             self.earlier_score = None
         else:
             logger.warning(

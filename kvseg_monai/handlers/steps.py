@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sized
+from typing import Any
 
 from ignite.engine import Engine, Events
 
@@ -31,6 +32,16 @@ def total_steps(
     """
     length = as_count(steps_per_epoch, "steps_per_epoch") or len(loader)
     return as_count(max_steps, "max_steps") or rounds * max_epochs * length
+
+
+def check_steps(*, max_steps: Any = None, steps_per_epoch: Any = None) -> None:
+    """Check numbers of steps before any data are read; the bundles' ``initialize`` calls it.
+
+    Raises:
+        InputError: one is no whole number from 1 on, nor None.
+    """
+    as_count(max_steps, "max_steps")
+    as_count(steps_per_epoch, "steps_per_epoch")
 
 
 class StopAfterSteps:

@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,9 @@ import torch
 from torch import nn
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.utils.files import atomic_write, set_aside
+from kvseg_monai.utils.files import atomic_write, set_aside, write_bytes
+from kvseg_monai.utils.records import digest_of
+from kvseg_monai.utils.safetensors_file import SUFFIX, as_safetensors, beside
 from kvseg_monai.utils.weights_file import checksum_beside, non_finite, read_weights
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,9 @@ def _refuse_misfits(path: Path, wanted: Mapping[str, Any], found: Mapping[str, A
 
 
 def save_whole(state: Mapping[str, Any], path: Path) -> None:
-    """Save a state dict; a reader, or a run after a crash, never meets half a file.
+    """Save a state dict, and beside a ``.pt`` file of weights the same as safetensors.
+
+    A reader, or a run after a crash, never meets half a file.
 
     Raises:
         InputError: when it holds NaN or an infinite number.
@@ -65,9 +68,15 @@ def save_whole(state: Mapping[str, Any], path: Path) -> None:
             f"{path} is not written, since {bad} became NaN or infinite; what was saved before stays: lower "
             "--learning_rate, or on a GPU give --amp false"
         )
+    if path.suffix == SUFFIX:
+        write_bytes(path, as_safetensors(state), keep=True)
+        return
     with atomic_write(path, keep=True) as temporary:
         torch.save(state, temporary)
         set_checksum_aside(path)
+        digest = digest_of(temporary)
+    if path.suffix == ".pt":
+        write_bytes(beside(path), as_safetensors(state, pt_sha256=digest), keep=True)
 
 
 def set_checksum_aside(weights: Path) -> None:
@@ -75,11 +84,3 @@ def set_checksum_aside(weights: Path) -> None:
     checksum = checksum_beside(weights)
     if os.path.lexists(checksum):
         set_aside(checksum)
-
-
-def weights_digest(network: nn.Module) -> str:
-    """Return the sha256 of all weights of a network."""
-    digest = sha256()
-    for weight in network.state_dict().values():
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -1,5 +1,6 @@
 """Files of weights, used only when whole: a bit that flipped on the way is an error, and so are NaN and infinity."""
 
+import logging
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,13 +11,19 @@ from torch import Tensor
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.records import digest_of
+from kvseg_monai.utils.safetensors_file import SUFFIX, beside, partner_of, read_safetensors
+
+logger = logging.getLogger(__name__)
 
 CHECKSUM_SUFFIX = ".sha256"  # beside the weights, as `sha256sum` writes it; packed bundles have one
 _FOLDER = 0x10  # a part of a zip that is called a folder is read by torch as whatever the memory held
 
 
 def read_weights(path: str | Path, *, device: torch.device | str = "cpu") -> Any:
-    """Read what ``torch.save`` wrote: a state dict, or a checkpoint that holds several.
+    """Read weights: safetensors, or what ``torch.save`` wrote, a state dict or a checkpoint that holds several.
+
+    Where safetensors lie beside a ``.pt`` file and were written with it, they are read instead. Those of another
+    ``.pt`` file, which was replaced since, are passed over, and so are damaged ones, with a warning.
 
     ``torch.load`` compares no checksum. Here the sha256 of the file is compared where one lies beside it
     (``model.pt.sha256``), else those that the zip holds of each of its parts.
@@ -26,6 +33,30 @@ def read_weights(path: str | Path, *, device: torch.device | str = "cpu") -> Any
             or a tensor in it holds NaN or an infinite number.
     """
     path = Path(path)
+    content = _state_beside(path, device) if path.suffix == ".pt" else None
+    if content is None:
+        content = read_safetensors(path, device=device) if path.suffix == SUFFIX else _unpickled(path, device)
+    if bad := next(non_finite(content), None):
+        raise InputError(
+            f"{path} holds NaN or infinite numbers ({bad}), from which nothing is predicted or trained; give weights "
+            "of an earlier epoch, or move the file away and train again with a lower --learning_rate"
+        )
+    return content
+
+
+def _state_beside(path: Path, device: torch.device | str) -> dict[str, Tensor] | None:
+    """Return the weights of the safetensors that were written with a ``.pt`` file, None where there are none."""
+    safetensors = beside(path)
+    if not safetensors.is_file() or partner_of(safetensors) != digest_of(path):
+        return None
+    try:
+        return read_safetensors(safetensors, device=device)
+    except InputError as error:
+        logger.warning("%s is read instead: %s", path.name, error)
+        return None
+
+
+def _unpickled(path: Path, device: torch.device | str) -> Any:
     checked = matches_checksum(path) or _parts_are_whole(path)
     try:
         content = torch.load(path, map_location=device, weights_only=True)
@@ -35,11 +66,6 @@ def read_weights(path: str | Path, *, device: torch.device | str = "cpu") -> Any
         raise InputError(
             f"{path} has no checksum (torch before 1.6, or set_crc32_options(False)), so that damage would go "
             f"unnoticed; save it again by torch.save, or put its sha256 beside it as {path.name}{CHECKSUM_SUFFIX}"
-        )
-    if bad := next(non_finite(content), None):
-        raise InputError(
-            f"{path} holds NaN or infinite numbers ({bad}), from which nothing is predicted or trained; give weights "
-            "of an earlier epoch, or move the file away and train again with a lower --learning_rate"
         )
     return content
 

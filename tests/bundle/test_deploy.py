@@ -36,7 +36,8 @@ def test_weights_are_installed_and_the_earlier_again(bundle, tmp_path):
     deploy(bundle, second)
     (kept,) = (bundle / "models").glob("model_*.pt")
     assert not (bundle / "models" / "training.json").exists()
-    assert {name.partition("_")[0] for name in names_in(bundle / "models")} == {"model.pt", "model", "training"}
+    there = {name.partition("_")[0] for name in names_in(bundle / "models")}
+    assert there == {"model.pt", "model.safetensors", "model", "training"}
     deploy(bundle, kept)
     states = [torch.load(path, weights_only=True) for path in (first, model)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -60,7 +61,7 @@ def test_the_same_weights_again_change_nothing(bundle, tmp_path):
     weights = save_weights(NAME, tmp_path / "weights.pt")
     deploy(bundle, weights)
     deploy(bundle, weights)
-    assert names_in(bundle / "models") == ["model.pt"]
+    assert names_in(bundle / "models") == ["model.pt", "model.safetensors"]
 
 
 def test_a_damaged_model_is_replaced_and_kept(bundle, tmp_path):

@@ -23,6 +23,7 @@ from kvseg_monai.errors import InputError, run_command
 
 NAME = "setr_kv_segmentation"
 BUNDLE = ROOT / "bundles" / NAME
+WEIGHTS = {f"models/{name}" for name in ("model.pt", "model.pt.sha256", "model.safetensors")}
 FILES = {f"configs/{name}.json" for name in ("train", "evaluate", "inference", "multi_gpu_train", "metadata")}
 FILES |= {"configs/logging.conf", "docs/README.md", "docs/data_license.txt", "LICENSE"}
 SCHEMA_HASH = "06954cad2cc5d3784e72077ac76f0fc8"
@@ -135,7 +136,7 @@ def test_what_is_in_the_zip(packed, weights, tmp_path):
         assert content.testzip() is None
         names = content.namelist()
         assert {entry.date_time for entry in content.infolist()} == {(1980, 1, 1, 0, 0, 0)}
-    assert names == sorted(f"{NAME}/{path}" for path in FILES | {"models/model.pt", "models/model.pt.sha256"})
+    assert names == sorted(f"{NAME}/{path}" for path in FILES | WEIGHTS)
     folder = unpack(packed, tmp_path)
     state = torch.load(folder / "models" / "model.pt", weights_only=True)
     trained = torch.load(weights, weights_only=True)

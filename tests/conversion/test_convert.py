@@ -422,7 +422,7 @@ def test_bundle_definition_and_command_line(tmp_path, monkeypatch, capsys):
     assert main() == 0
     assert "blocks.0.attn" in capsys.readouterr().out
     torch.testing.assert_close(torch.load(tmp_path / "kv.pt", weights_only=True), network.state_dict())
-    assert names_in(tmp_path) == ["base.json", "kv.pt", "model.pt", "train.json"]
+    assert names_in(tmp_path) == ["base.json", "kv.pt", "kv.safetensors", "model.pt", "train.json"]
 
     (tmp_path / "kv.pt").write_text("an earlier file")
     with pytest.raises(InputError, match=r"kv.pt is there already; give another --target, or --overwrite"):

@@ -136,7 +136,8 @@ def test_a_better_model_takes_the_place_of_the_earlier_which_is_kept(tmp_path):
     train(tmp_path, [0.1, 0.2])
     train(tmp_path, [0.3], earlier=0.2)
     assert names(tmp_path) == [
-        *("last.ckpt", "last_DATE.ckpt", "model.pt", "model_DATE.pt", "training.json", "training_DATE.json"),
+        *("last.ckpt", "last_DATE.ckpt", "model.pt", "model.safetensors", "model_DATE.pt"),
+        *("training.json", "training_DATE.json"),
     ]
     assert saved(tmp_path) == 1
     assert [saved(tmp_path, path.name) for path in tmp_path.glob("model_*.pt")] == [2]
@@ -204,7 +205,7 @@ def test_a_model_of_another_network_is_reported_before_the_training(tmp_path):
     save_whole(nn.Linear(2, 3).state_dict(), tmp_path / "model.pt")
     with pytest.raises(InputError, match="holds the weights of another network"):
         train(tmp_path, [0.1])
-    assert names(tmp_path) == ["model.pt"]
+    assert names(tmp_path) == ["model.pt", "model.safetensors"]
 
 
 def test_names_with_a_date_do_not_collide(tmp_path):
@@ -235,11 +236,13 @@ def test_what_somebody_else_put_there_is_kept_under_another_name(tmp_path):
     (tmp_path / "training.json").write_text("notes of mine")
     mine = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     train(tmp_path, [0, 0, 0.3], resume=True)
-    assert names(tmp_path) == sorted([*mine, "last_DATE.ckpt", "model_DATE.pt", "training_DATE.json"])
+    assert names(tmp_path) == sorted(
+        [*mine, "last_DATE.ckpt", "model_DATE.pt", "model_DATE.safetensors", "training_DATE.json"]
+    )
     there = [path.read_bytes() for path in tmp_path.iterdir()]
     assert all(content in there for content in mine.values())
     train(tmp_path, [0, 0, 0, 0.4], resume=True)
-    assert len(names(tmp_path)) == 6  # from now on it is ours
+    assert len(names(tmp_path)) == 8  # from now on it is ours
 
 
 def test_a_model_that_was_changed_since_is_kept_when_a_better_one_comes(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fire.parser import DefaultParseValue
 from ignite.engine import Events
 from monai.bundle import create_workflow
 from monai.data import DataLoader, Dataset
@@ -13,7 +14,7 @@ from monai.engines import SupervisedTrainer
 from support import BUNDLES, config
 from torch import nn
 
-from kvseg_monai.errors import InputError
+from kvseg_monai.errors import InputError, find_input_error
 from kvseg_monai.handlers import Checkpoints, SeedEpochs, StopAfterSteps, total_steps
 
 LENGTH = 5  # batches of two among ten cases
@@ -168,3 +169,19 @@ def test_a_bundle_trains_so_many_steps(tmp_path, tiny_dataset):
     record = json.loads((tmp_path / "models" / "training.json").read_text())
     assert (record["steps"], record["epochs"]) == (3, 2)
     assert record["settings"] == record["settings"] | {"max_steps": 3, "steps_per_epoch": 2}
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "abc", "2.5", "nan"])
+def test_a_wrong_number_of_steps_is_refused_before_any_data_are_read(value, tmp_path):
+    """There are no data at all: the sentence is about the number."""
+    places = {"bundle_root": str(tmp_path), "dataset_dir": str(tmp_path / "nothing")}
+    with pytest.raises(RuntimeError) as caught:
+        create_workflow(
+            config_file=config("setr_kv_segmentation", "train"),
+            workflow_type="train",
+            **places,
+            max_steps=DefaultParseValue(value),
+        )
+    sentence = str(find_input_error(caught.value))
+    assert sentence.startswith("--max_steps is ")
+    assert value in sentence

@@ -30,7 +30,7 @@ def test_training_leaves_weights_and_events(trained):
     best, last = (torch.load(folder / "models" / name, weights_only=True) for name in ("model.pt", "last.ckpt"))
     assert last["epoch"] == 2
     assert set(best) == set(last["network"])
-    assert names_in(folder / "models") == ["last.ckpt", "model.pt", "training.json"]
+    assert names_in(folder / "models") == ["last.ckpt", "model.pt", "model.safetensors", "training.json"]
     assert {"train_loss", "val_mean_dice", "lr"} <= scalars(folder / "eval")
     record = json.loads((folder / "models" / "training.json").read_text())
     assert (record["epochs"], record["overrides"]["max_epochs"], record["settings"]["seed"]) == (2, 2, 0)
