@@ -11,11 +11,12 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kvseg_monai.blocks.linear import Linear, linear
 from kvseg_monai.blocks.position import KeyBias, RelativePosition
 from kvseg_monai.errors import InputError
 
 
-class LinearProjection(nn.Linear):
+class LinearProjection(Linear):
     """A linear map of tokens, (B, N, C) -> (B, N, C'); the grid that convolutional projections need is ignored.
 
     Examples:
@@ -26,7 +27,7 @@ class LinearProjection(nn.Linear):
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Project each token by itself."""
-        return F.linear(tokens, self.weight, self.bias)
+        return linear(tokens, self.weight, self.bias)
 
 
 class Subsample(nn.Module):
@@ -105,7 +106,7 @@ class Attention(nn.Module):
         self.head_dim = hidden_size // num_heads
         self.scale = self.head_dim**-0.5
         self.query, self.key, self.value, self.reduction, self.position = query, key, value, reduction, position
-        self.output = nn.Linear(hidden_size, hidden_size)
+        self.output = Linear(hidden_size, hidden_size)
         self.dropout = dropout
 
     def _heads(self, tokens: Tensor) -> Tensor:

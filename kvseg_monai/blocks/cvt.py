@@ -5,6 +5,8 @@ Shapes: B batch, N = H * W tokens on a grid (H, W) in row-major order, C = hidde
 
 from torch import Tensor, nn
 
+from kvseg_monai.blocks.linear import Linear
+
 
 class ConvEmbedding(nn.Module):
     """Tokens from overlapping patches: a strided convolution, then layer norm; no position is added.
@@ -59,7 +61,7 @@ class ConvProjection(nn.Module):
             in_channels, in_channels, 3, stride=stride, padding=1, groups=in_channels, bias=False
         )
         self.norm = nn.BatchNorm2d(in_channels)
-        self.linear = nn.Linear(in_channels, out_channels)
+        self.linear = Linear(in_channels, out_channels)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Project tokens (B, N, C) that lie on ``grid`` (H, W) to (B, M, C')."""

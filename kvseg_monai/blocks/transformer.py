@@ -4,9 +4,10 @@ Shapes: B batch, N = H * W tokens on a grid (H, W), C = hidden_size.
 """
 
 import torch.nn.functional as F
-from monai.networks.blocks import MLPBlock
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
+
+from kvseg_monai.blocks.linear import MLP
 
 
 class TransformerBlock(nn.Module):
@@ -31,7 +32,7 @@ class TransformerBlock(nn.Module):
         self.attention_norm = nn.LayerNorm(hidden_size, eps=1e-6)
         self.attention = attention
         self.mlp_norm = nn.LayerNorm(hidden_size, eps=1e-6)
-        self.mlp = MLPBlock(hidden_size, mlp_dim, dropout)
+        self.mlp = MLP(hidden_size, mlp_dim, dropout)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Map tokens (B, N, C) on ``grid`` to (B, N, C)."""

@@ -1,5 +1,6 @@
 from .checks import CheckLabelsd as CheckLabelsd
 from .checks import CheckVolumed as CheckVolumed
+from .invert import LabelMapOnFileGridd as LabelMapOnFileGridd
 from .load import LoadVolumed as LoadVolumed
 from .save_dicom_seg import SaveDicomSegd as SaveDicomSegd
 from .save_dicom_seg import write_dicom_seg as write_dicom_seg
@@ -13,6 +14,7 @@ __all__ = [
     "CASE",
     "CheckLabelsd",
     "CheckVolumed",
+    "LabelMapOnFileGridd",
     "LoadVolumed",
     "RandSlicesd",
     "SaveDicomSegd",

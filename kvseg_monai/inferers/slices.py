@@ -1,0 +1,69 @@
+"""A 2D network over a volume, slice by slice.
+
+Shapes: a volume is (1, C, X, Y, Z) with the slices along Z; slices are (B, C, X, Y).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from monai.inferers import Inferer
+from monai.utils import convert_to_dst_type
+from torch import Tensor, nn
+
+from kvseg_monai.inferers.folding import Folded
+from kvseg_monai.inferers.precision import autocast, precision_of
+
+LARGEST_STRIDE = 32  # of a network: pixels of the image per pixel of its deepest map
+
+
+class VolumeInferer(Inferer):
+    """Inferer that shows a 2D network each slice of a volume whole, several at once.
+
+    A slice that is smaller than the canvas is padded with zeros on both sides, as in training. Where it is larger, the
+    canvas grows with it, to a multiple of what the network needs; MONAI's ``SliceInferer`` would show the network two
+    to four overlapping windows instead, which costs twice as much and is no more accurate.
+
+    A network in training mode, as to draw from its dropout, is called as it is; otherwise a copy that has each batch
+    norm folded into the convolution before it.
+
+    Args:
+        canvas: (X, Y), the size that the network was trained at. The network takes larger ones that are multiples of
+            its stride; that is a power of two up to 32 that divides the canvas.
+        slices_at_once: slices of the canvas' size per call of the network; of larger ones fewer.
+        precision: ``fp32``, ``bf16`` or ``auto``, see :func:`kvseg_monai.inferers.precision_of`.
+    """
+
+    def __init__(self, canvas: Sequence[int], *, slices_at_once: int = 16, precision: str = "fp32") -> None:
+        super().__init__()
+        precision_of(precision, "cpu")
+        self.canvas, self.slices_at_once, self.precision = tuple(canvas), slices_at_once, precision
+        self._folded = Folded()
+
+    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """Map a volume to logits (1, classes, X, Y, Z), float32."""
+        slices = torch.as_tensor(inputs)[0].permute(3, 0, 1, 2)  # (Z, C, X, Y)
+        size = slices.shape[2:]
+        canvas = [_grown(side, least) for side, least in zip(size, self.canvas, strict=True)]
+        before = [(side - within) // 2 for side, within in zip(canvas, size, strict=True)]
+        after = [side - within - first for side, within, first in zip(canvas, size, before, strict=True)]
+        at_once = max(1, self.slices_at_once * math.prod(self.canvas) // math.prod(canvas))
+        network = network if network.training else self._folded.of(network)
+        logits: Tensor | None = None
+        for start in range(0, len(slices), at_once):
+            batch = F.pad(slices[start : start + at_once], (before[1], after[1], before[0], after[0]))
+            with autocast(self.precision, batch.device):
+                made = network(batch.contiguous(memory_format=torch.channels_last), *args, **kwargs)
+            made = made[..., before[0] : before[0] + size[0], before[1] : before[1] + size[1]]
+            if logits is None:
+                logits = made.new_empty((len(slices), *made.shape[1:]), dtype=torch.float32)
+            logits[start : start + at_once] = made
+        return convert_to_dst_type(logits.permute(1, 2, 3, 0)[None], inputs, dtype=torch.float32)[0]
+
+
+def _grown(side: int, least: int) -> int:
+    """Return the side of the canvas for a slice's side: at least the trained one, else a multiple of the stride."""
+    step = math.gcd(least, LARGEST_STRIDE)
+    return max(least, -(-side // step) * step)
