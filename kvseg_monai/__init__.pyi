@@ -23,6 +23,9 @@ from . import (
     handlers as handlers,
 )
 from . import (
+    inferers as inferers,
+)
+from . import (
     label as label,
 )
 from . import (
@@ -63,6 +66,7 @@ __all__ = [
     "dicom",
     "errors",
     "handlers",
+    "inferers",
     "label",
     "metrics",
     "nets",

@@ -87,7 +87,7 @@ class StopOnNan:
         raise InputError(
             f"the {what} became {'NaN' if math.isnan(value) else 'infinite'} in epoch {engine.state.epoch}, "
             f"step {step} of {engine.state.epoch_length}, on {cases or 'its volumes'}; the training stops, and what "
-            "was saved before stays: lower --learning_rate, on a GPU give --amp false, or inspect these volumes"
+            "was saved before stays: lower --learning_rate, give --precision fp32, or inspect these volumes"
         )
 
 

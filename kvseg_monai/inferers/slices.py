@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from monai.data import MetaTensor
 from monai.inferers import Inferer
-from monai.utils import convert_to_dst_type
 from torch import Tensor, nn
 
 from kvseg_monai.inferers.folding import Folded
@@ -60,7 +60,8 @@ class VolumeInferer(Inferer):
             if logits is None:
                 logits = made.new_empty((len(slices), *made.shape[1:]), dtype=torch.float32)
             logits[start : start + at_once] = made
-        return convert_to_dst_type(logits.permute(1, 2, 3, 0)[None], inputs, dtype=torch.float32)[0]
+        volume = logits.permute(1, 2, 3, 0)[None]
+        return MetaTensor(volume).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else volume
 
 
 def _grown(side: int, least: int) -> int:

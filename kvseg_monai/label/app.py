@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fastapi import HTTPException
-from monai.transforms import AsDiscreted, Invertd, LoadImage, SaveImaged
+from monai.transforms import Activationsd, AsDiscreted, Invertd, LoadImage, SaveImaged
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.tasks.activelearning.epistemic import Epistemic
 from monailabel.tasks.infer.bundle import BundleInferTask
@@ -37,6 +37,7 @@ from kvseg_monai.label.requests import (
 )
 from kvseg_monai.label.segments import describe_segments
 from kvseg_monai.label.studies import image_file, keep_images
+from kvseg_monai.transforms import LabelMapOnFileGridd
 from kvseg_monai.utils.labels import colours_of
 from kvseg_monai.utils.model_files import BEST
 from kvseg_monai.utils.weights import load_weights
@@ -112,9 +113,16 @@ class DropoutInference(Inference):
     """Inference whose result, probabilities on the network's own grid, differs from time to time by dropout alone."""
 
     def __init__(self, path: str, conf: dict[str, str], dropout: float) -> None:
-        kept_back = [SaveImaged, Invertd, AsDiscreted]
+        kept_back = [SaveImaged, LabelMapOnFileGridd, Invertd, AsDiscreted]
         options = {"train_mode": True, "skip_writer": True, "add_post_restore": False}
         super().__init__(path, conf, dropout=dropout, post_filter=kept_back, **options)
+
+    def post_transforms(self, data: dict[str, Any] | None = None) -> Any:
+        """Return what makes probabilities of the network's scores."""
+        transforms = super().post_transforms(data)
+        if not any(isinstance(transform, Activationsd) for transform in transforms):
+            transforms = [Activationsd(keys="pred", softmax=True), *transforms]
+        return transforms
 
     def _get_network(self, device: str, data: dict[str, Any] | None) -> nn.Module:
         network = super()._get_network(device, data)

@@ -1,4 +1,5 @@
 from .command_line import check_command_line as check_command_line
+from .cpu import tune_cpu as tune_cpu
 from .distributed import join_processes as join_processes
 from .distributed import process_device as process_device
 from .distributed import with_shared_norms as with_shared_norms
@@ -23,5 +24,6 @@ __all__ = [
     "refuse_foreign",
     "refuse_overlap",
     "save_whole",
+    "tune_cpu",
     "with_shared_norms",
 ]

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from kvseg_monai._version import __version__
+from kvseg_monai.utils.cpu import linear_library
 
 
 def commit() -> str | None:
@@ -44,7 +45,10 @@ def machine(device: str = "cpu") -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
-    return f"{_processor()} ({capability}), {os.cpu_count()} cores, torch threads: {threads}"
+    return (
+        f"{_processor()} ({capability}), {os.cpu_count()} cores, torch threads: {threads}, linear layers: "
+        f"{linear_library()}"
+    )
 
 
 def _processor() -> str:

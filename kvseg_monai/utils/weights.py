@@ -66,7 +66,7 @@ def save_whole(state: Mapping[str, Any], path: Path) -> None:
     if bad := next(non_finite(state), None):
         raise InputError(
             f"{path} is not written, since {bad} became NaN or infinite; what was saved before stays: lower "
-            "--learning_rate, or on a GPU give --amp false"
+            "--learning_rate, or give --precision fp32"
         )
     if path.suffix == SUFFIX:
         write_bytes(path, as_safetensors(state), keep=True)
