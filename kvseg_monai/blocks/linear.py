@@ -16,6 +16,11 @@ class Linear(nn.Linear):
 
     Weights and results are those of ``nn.Linear``, the results to rounding. ``kvseg_monai.utils.cpu`` (linear_library)
     says where oneDNN takes over: in float32 on some CPUs, never on a GPU, in autocast or in an exported network.
+
+    Examples:
+        >>> import torch
+        >>> Linear(8, 16)(torch.zeros(2, 12, 8)).shape
+        torch.Size([2, 12, 16])
     """
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -30,6 +35,11 @@ class MLP(nn.Module):
         hidden_size: C.
         mlp_dim: width of the hidden layer.
         dropout: rate after each linear layer, in training only.
+
+    Examples:
+        >>> import torch
+        >>> MLP(8, 32)(torch.zeros(2, 12, 8)).shape
+        torch.Size([2, 12, 8])
     """
 
     def __init__(self, hidden_size: int, mlp_dim: int, dropout: float = 0.0) -> None:

@@ -51,13 +51,13 @@ class VolumeInferer(Inferer):
         after = [side - within - first for side, within, first in zip(canvas, size, before, strict=True)]
         at_once = max(1, self.slices_at_once * math.prod(self.canvas) // math.prod(canvas))
         network = network if network.training else self._folded.of(network)
-        logits: Tensor | None = None
+        logits = torch.empty(0)
         for start in range(0, len(slices), at_once):
             batch = F.pad(slices[start : start + at_once], (before[1], after[1], before[0], after[0]))
             with autocast(self.precision, batch.device):
                 made = network(batch.contiguous(memory_format=torch.channels_last), *args, **kwargs)
             made = made[..., before[0] : before[0] + size[0], before[1] : before[1] + size[1]]
-            if logits is None:
+            if start == 0:
                 logits = made.new_empty((len(slices), *made.shape[1:]), dtype=torch.float32)
             logits[start : start + at_once] = made
         volume = logits.permute(1, 2, 3, 0)[None]

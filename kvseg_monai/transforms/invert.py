@@ -3,7 +3,7 @@
 Shapes: scores are (classes, X, Y, Z) on the network's grid, slices along Z; a label map is (1, I, J, K) on the file's.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +68,7 @@ class Axis:
     places: Tensor
 
 
-def grid_axes(image: Any) -> tuple[Axis, Axis, Axis] | None:
+def grid_axes(image: Any) -> list[Axis] | None:
     """Return how the three axes of an image's file lie on the grid that the image has now.
 
     Returns:
@@ -94,10 +94,10 @@ def grid_axes(image: Any) -> tuple[Axis, Axis, Axis] | None:
                 return None
             places = whole
         axes.append(Axis(int(source), places))
-    return tuple(axes)
+    return axes
 
 
-def label_map(scores: Tensor, axes: tuple[Axis, Axis, Axis]) -> Tensor:
+def label_map(scores: Tensor, axes: Sequence[Axis]) -> Tensor:
     """Return the class of the largest probability at each voxel of the file.
 
     Args:
