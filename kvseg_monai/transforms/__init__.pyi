@@ -1,5 +1,6 @@
 from .checks import CheckLabelsd as CheckLabelsd
 from .checks import CheckVolumed as CheckVolumed
+from .intensity import ScalePercentilesd as ScalePercentilesd
 from .load import LoadVolumed as LoadVolumed
 from .save_dicom_seg import SaveDicomSegd as SaveDicomSegd
 from .save_dicom_seg import write_dicom_seg as write_dicom_seg
@@ -16,6 +17,7 @@ __all__ = [
     "LoadVolumed",
     "RandSlicesd",
     "SaveDicomSegd",
+    "ScalePercentilesd",
     "SpacingOfKeysd",
     "StackSlicesd",
     "body_mask",

@@ -6,8 +6,10 @@ Shapes: a volume is (C, X, Y, Z) with the slices along Z; a slice is (C, X, Y).
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable, Spacingd
 from skimage.filters import threshold_otsu
 from torch import Tensor
@@ -29,11 +31,11 @@ def body_mask(image: Tensor) -> Tensor:
     Returns:
         A mask of the same shape; where nothing stands out, all of it.
     """
-    volume = torch.as_tensor(image)[0].float()
-    sample = volume[::2, ::2].clip(max=float(volume.flatten()[::7].quantile(0.99))).double()
+    volume = _plain(image)[0].float()
+    sample = volume[::2, ::2].clip(max=float(_quantile(volume.flatten()[::7], 0.99))).double()
     lowest = sample.min()
     if sample.max() <= lowest:
-        return torch.ones_like(torch.as_tensor(image), dtype=torch.bool)
+        return torch.ones(image.shape, dtype=torch.bool)
     above = (sample - lowest).flatten().numpy()  # from 0 on, the bins have room at any offset
     threshold = lowest + threshold_otsu(above)
     air, tissue = sample[sample <= threshold].mean(), sample[sample > threshold].mean()
@@ -41,10 +43,23 @@ def body_mask(image: Tensor) -> Tensor:
     for axis in range(mask.ndim):
         others = tuple(other for other in range(mask.ndim) if other != axis)
         filled = mask.float().mean(dim=others) > 0.01
-        mask = mask & filled.reshape([-1 if other == axis else 1 for other in range(mask.ndim)])
+        mask.index_fill_(axis, filled.logical_not().nonzero()[:, 0], False)
     if not mask.any():
         mask = torch.ones_like(mask)
-    return mask[None].expand(torch.as_tensor(image).shape)
+    return mask[None].expand(image.shape)
+
+
+def _plain(image: Tensor) -> Tensor:
+    """Return a volume without its metadata, which MONAI's tensors compute anew at each operation."""
+    return image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
+
+
+def _quantile(values: Tensor, share: float) -> Tensor:
+    """Return what ``torch.quantile`` does of a row of numbers, which it would sort, by finding two of them."""
+    rank = torch.tensor(share, dtype=values.dtype) * (len(values) - 1)
+    low = int(rank)
+    found = torch.from_numpy(np.partition(values.numpy(), (low, min(low + 1, len(values) - 1))))
+    return torch.lerp(found[low], found[min(low + 1, len(values) - 1)], rank - low)
 
 
 class SpacingOfKeysd(Spacingd):
