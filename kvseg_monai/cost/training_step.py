@@ -52,7 +52,7 @@ class StepClock:
         wait_for_device()
         now = time.perf_counter()
         self.bundle_seconds.append(now - self.started)
-        self.batches.append({key: engine.state.batch[key] for key in ("image", "label")})
+        self.batches.append({key: engine.state.output[key] for key in ("image", "label")})
         self.started = time.perf_counter()
 
     def _run_bare(self, engine: Engine) -> None:

@@ -11,6 +11,9 @@ from .outputs import common_root as common_root
 from .outputs import label_map_name as label_map_name
 from .outputs import named_after_image as named_after_image
 from .outputs import pending as pending
+from .prepared import PreparedCases as PreparedCases
+from .prepared import VolumeDataset as VolumeDataset
+from .prepared import prepare_case as prepare_case
 from .readers import NiftiReader as NiftiReader
 from .readers import VolumeReader as VolumeReader
 from .writers import AtomicNibabelWriter as AtomicNibabelWriter
@@ -20,6 +23,8 @@ __all__ = [
     "AtomicNibabelWriter",
     "Case",
     "NiftiReader",
+    "PreparedCases",
+    "VolumeDataset",
     "VolumeReader",
     "all_to_do",
     "cases",
@@ -29,6 +34,7 @@ __all__ = [
     "named_after_image",
     "notice",
     "pending",
+    "prepare_case",
     "read_datalist",
     "require_volumes",
     "volumes",

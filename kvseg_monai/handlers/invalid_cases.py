@@ -6,6 +6,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from monai.transforms import Compose
 from tqdm.auto import tqdm
 
 from kvseg_monai.data.dataset import Case, cases
+from kvseg_monai.data.prepared import PreparedCases, prepare_case
 from kvseg_monai.errors import InputError, find_input_error
 from kvseg_monai.utils.flags import as_flag
 from kvseg_monai.utils.old_names import METHODS
@@ -23,6 +25,7 @@ from kvseg_monai.utils.old_names import METHODS
 logger = logging.getLogger(__name__)
 
 REFUSED = "refused"
+TRAINING = "training"
 
 
 class GuardedDataset(Dataset):
@@ -89,8 +92,14 @@ class SkipBadCases:
 
 
 def valid_cases(
-    sections: Mapping[str, Sequence[Case]], *, transforms: Sequence[Any], skip: bool | str = False, workers: int = 2
-) -> dict[str, list[Case]]:
+    sections: Mapping[str, Sequence[Case]],
+    *,
+    transforms: Sequence[Any],
+    skip: bool | str = False,
+    workers: int = 2,
+    prepare: Compose | None = None,
+    cache_rate: float = 1.0,
+) -> dict[str, PreparedCases]:
     """Try to load all cases before a training, and return those that pass the checks.
 
     Args:
@@ -98,25 +107,34 @@ def valid_cases(
         transforms: that load and check a case.
         skip: leave invalid cases out with a warning; else they stop the training. True or false, also as text.
         workers: threads.
+        prepare: what the cases of ``training`` go through, from ``transforms`` on. What it makes of them before chance
+            enters comes with them, so that no file is read twice. Once a case is refused, the others are only checked.
+        cache_rate: share of the cases of ``training`` that are prepared, from the first on.
 
     Raises:
         InputError: naming every invalid case, or a section of which none is left.
     """
     skip = as_flag(skip, "skip_bad_cases")
-    cases = [case for section in sections.values() for case in section]
+    kept = {TRAINING: int(cache_rate * len(sections.get(TRAINING, ())))}
+    jobs = [
+        (case, number < kept.get(name, 0)) for name, section in sections.items() for number, case in enumerate(section)
+    ]
     with ThreadPool(workers) as pool:
-        outcomes = pool.imap(partial(_attempt, Compose(transforms)), cases)
-        sentences = list(tqdm(outcomes, total=len(cases), desc="checking the cases", unit="case"))
-    refused = [sentence for sentence in sentences if sentence]
+        outcomes = pool.imap(_Check(Compose(transforms), prepare, skip), jobs)
+        checked = list(tqdm(outcomes, total=len(jobs), desc="checking the cases", unit="case"))
+    refused = [sentence for sentence, _ in checked if sentence]
     if refused and not skip:
-        raise InputError(f"{_all_of(refused, len(cases))}\ncorrect them, or leave them out by --skip_bad_cases true")
+        raise InputError(f"{_all_of(refused, len(jobs))}\ncorrect them, or leave them out by --skip_bad_cases true")
     for sentence in refused:
         logger.warning("left out: %s", sentence)
-    verdict = iter(sentences)
-    valid = {name: [case for case in section if next(verdict) is None] for name, section in sections.items()}
-    for name, section in valid.items():
-        if not section:
-            raise InputError(f"{_all_of(refused, len(cases))}\nno {name} case is left; correct them")
+    verdict = iter(checked)
+    valid = {}
+    for name, section in sections.items():
+        found = zip(section, islice(verdict, len(section)), strict=True)
+        passed = [(case, prepared) for case, (sentence, prepared) in found if sentence is None]
+        if not passed:
+            raise InputError(f"{_all_of(refused, len(jobs))}\nno {name} case is left; correct them")
+        valid[name] = PreparedCases(*zip(*passed, strict=True))
     return valid
 
 
@@ -128,15 +146,17 @@ def training_cases(
     seed: int = 0,
     base_dir: str | Path | None = None,
     skip: bool | str = False,
-) -> dict[str, list[Case]]:
+    prepare: Compose | None = None,
+    cache_rate: float = 1.0,
+) -> dict[str, PreparedCases]:
     """Return the cases to train and to validate on that load: see :func:`kvseg_monai.data.cases`, :func:`valid_cases`.
 
     Raises:
         InputError: as these two do.
     """
     listed = partial(cases, dataset_dir, holdout=holdout, seed=seed, base_dir=base_dir)
-    sections = {section: listed(section) for section in ("training", "validation")}
-    return valid_cases(sections, transforms=transforms, skip=skip)
+    sections = {section: listed(section) for section in (TRAINING, "validation")}
+    return valid_cases(sections, transforms=transforms, skip=skip, prepare=prepare, cache_rate=cache_rate)
 
 
 def require_cases(training: Sequence[Case], validation: Sequence[Case]) -> None:
@@ -153,12 +173,25 @@ def require_cases(training: Sequence[Case], validation: Sequence[Case]) -> None:
         )
 
 
-def _attempt(load: Compose, case: Case) -> str | None:
-    try:
-        load(case)
-    except Exception as error:
-        return _sentence(error)
-    return None
+class _Check:
+    """Check of one case, which prepares it as well where that is wanted and not in vain."""
+
+    def __init__(self, load: Compose, prepare: Compose | None, skip: bool) -> None:
+        self.load, self.prepare, self.skip = load, prepare, skip
+        self.in_vain = False
+
+    def __call__(self, job: tuple[Case, bool]) -> tuple[str | None, dict[str, Any] | None]:
+        """Return the sentence that refuses the case, or None and what was made of it, if anything."""
+        case, wanted = job
+        try:
+            if self.prepare is not None and wanted and not self.in_vain:
+                return None, prepare_case(self.prepare, case)
+            self.load(case)
+        except Exception as error:
+            sentence = _sentence(error)
+            self.in_vain = not self.skip
+            return sentence, None
+        return None, None
 
 
 def _sentence(error: Exception) -> str:

@@ -24,6 +24,8 @@ class SeedEpochs:
     that an epoch of another length than the data's, by ``steps_per_epoch``, begins with a new order as well: a shorter
     one shows the first batches of it, a longer one goes on with further orders of all cases.
 
+    The trainer's ``prepare_batch`` is seeded as well, where it is random.
+
     Args:
         dataset: whose random transforms are seeded; in worker processes MONAI's loader seeds them, from torch's.
         seed: the run's.
@@ -42,9 +44,11 @@ class SeedEpochs:
         self.first = True
 
     def _seed(self, engine: Engine) -> None:
-        seed = int(np.random.SeedSequence([self.seed, engine.state.epoch]).generate_state(1)[0])  # no two epochs alike
+        seeds = np.random.SeedSequence([self.seed, engine.state.epoch]).generate_state(2)  # no two epochs alike
+        seed, seed_of_batches = (int(number) for number in seeds)
         torch.manual_seed(seed)
         set_rnd(self.dataset, seed)
+        set_rnd(getattr(engine, "prepare_batch", None), seed_of_batches)
         loader = engine.state.dataloader
         if not self.first and engine.state.epoch_length != len(loader):
             engine.set_data(loader)  # else the order of the epoch before would be gone on with

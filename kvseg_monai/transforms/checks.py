@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
@@ -146,9 +147,10 @@ def other_grid(label: MetaTensor, image: MetaTensor) -> str | None:
 def undeclared_values(label: MetaTensor, num_classes: int) -> str | None:
     """Return which values of a label map are none of 0 .. num_classes - 1."""
     values = label.as_tensor()
-    right = (values >= 0) & (values < num_classes) & (values == values.round())  # False for NaN, too
-    if right.all():
+    low, high = values.aminmax()
+    if low >= 0 and high <= num_classes - 1 and torch.equal(values, values.round()):  # none of it with NaN
         return None
+    right = (values >= 0) & (values < num_classes) & (values == values.round())  # False for NaN, too
     found = ", ".join(f"{value:g}" for value in values[~right].unique()[:5].tolist())
     return (
         f"holds the label values [{found}]; the network knows 0 to {num_classes - 1}: correct the labels, or set "
@@ -202,19 +204,22 @@ def _other_plane(image: MetaTensor) -> str | None:
 
 def _broken_voxels(image: MetaTensor) -> str | None:
     voxels = image.as_tensor()
-    count = int((~(voxels.abs() <= LARGEST)).sum())  # True for NaN, too
-    if count:
+    low, high = voxels.aminmax()
+    if not (low >= -LARGEST and high <= LARGEST):  # as with NaN, which is both then
+        count = int((~(voxels.abs() <= LARGEST)).sum())
         return (
             f"has {count} voxel(s) that are NaN, infinite or beyond {LARGEST:g}; all must be numbers: replace them, or "
             "get the file again"
         )
-    if voxels.min() == voxels.max():
-        return f"is {float(voxels.min()):g} in every voxel; there is nothing to see in it: get the file again"
+    if low == high:
+        return f"is {float(low):g} in every voxel; there is nothing to see in it: get the file again"
     return None
 
 
 def _resembles_ct(image: MetaTensor) -> str | None:
     voxels = image.as_tensor()
+    if voxels.min() > AIR_HU[1]:  # as of all magnitudes: two passes are saved
+        return None
     if not (_share(voxels, AIR_HU) >= CT_SHARE and _share(voxels, TISSUE_HU) >= CT_SHARE):
         return None
     return (

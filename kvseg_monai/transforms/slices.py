@@ -6,13 +6,17 @@ Shapes: a volume is (C, X, Y, Z) with the slices along Z; a slice is (C, X, Y).
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable, Spacingd
 from skimage.filters import threshold_otsu
 from torch import Tensor
 
 CASE = "case"  # key of the name of a case's image, which stays when the image has become a plain tensor
+SLICES = "slices"  # key of a case's slices that show a class, per class
+SIZES = "sizes"  # key of a batch's sizes of slices, (B, 2), before they were filled up to one size
 
 
 def body_mask(image: Tensor) -> Tensor:
@@ -29,11 +33,11 @@ def body_mask(image: Tensor) -> Tensor:
     Returns:
         A mask of the same shape; where nothing stands out, all of it.
     """
-    volume = torch.as_tensor(image)[0].float()
-    sample = volume[::2, ::2].clip(max=float(volume.flatten()[::7].quantile(0.99))).double()
+    volume = _plain(image)[0].float()
+    sample = volume[::2, ::2].clip(max=float(_quantile(volume.flatten()[::7], 0.99))).double()
     lowest = sample.min()
     if sample.max() <= lowest:
-        return torch.ones_like(torch.as_tensor(image), dtype=torch.bool)
+        return torch.ones(image.shape, dtype=torch.bool)
     above = (sample - lowest).flatten().numpy()  # from 0 on, the bins have room at any offset
     threshold = lowest + threshold_otsu(above)
     air, tissue = sample[sample <= threshold].mean(), sample[sample > threshold].mean()
@@ -41,10 +45,23 @@ def body_mask(image: Tensor) -> Tensor:
     for axis in range(mask.ndim):
         others = tuple(other for other in range(mask.ndim) if other != axis)
         filled = mask.float().mean(dim=others) > 0.01
-        mask = mask & filled.reshape([-1 if other == axis else 1 for other in range(mask.ndim)])
+        mask.index_fill_(axis, filled.logical_not().nonzero()[:, 0], False)
     if not mask.any():
         mask = torch.ones_like(mask)
-    return mask[None].expand(torch.as_tensor(image).shape)
+    return mask[None].expand(image.shape)
+
+
+def _plain(image: Tensor) -> Tensor:
+    """Return a volume without its metadata, which MONAI's tensors compute anew at each operation."""
+    return image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
+
+
+def _quantile(values: Tensor, share: float) -> Tensor:
+    """Return what ``torch.quantile`` does of a row of numbers, which it would sort, by finding two of them."""
+    rank = torch.tensor(share, dtype=values.dtype) * (len(values) - 1)
+    low = int(rank)
+    found = torch.from_numpy(np.partition(values.numpy(), (low, min(low + 1, len(values) - 1))))
+    return torch.lerp(found[low], found[min(low + 1, len(values) - 1)], rank - low)
 
 
 class SpacingOfKeysd(Spacingd):
@@ -84,12 +101,46 @@ class StackSlicesd(MapTransform):
         return result
 
 
+class IndexSlicesd(MapTransform):
+    """Make volumes ready to draw slices from, once: note which slices show which class, and store slice after slice.
+
+    The voxels of a slice then lie side by side in memory, where in a volume as loaded each lies in another cache line.
+
+    Args:
+        keys: volumes (C, X, Y, Z), cropped alike.
+        label_key: the label map among them, (1, X, Y, Z) whole numbers.
+    """
+
+    def __init__(self, keys: KeysCollection, *, label_key: str = "label") -> None:
+        super().__init__(keys)
+        self.label_key = label_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the volumes as they are to look at, and under :data:`SLICES` what :func:`slices_of_classes` does."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = result[key].movedim(-1, 0).contiguous().movedim(0, -1)
+        return {**result, SLICES: slices_of_classes(result[self.label_key])}
+
+
+def slices_of_classes(label: Tensor) -> list[Tensor]:
+    """Return the numbers of the slices that show a class, per class that is there, background left out.
+
+    Args:
+        label: (1, X, Y, Z) whole numbers from 0 on.
+    """
+    slices = _plain(label)[0].movedim(-1, 0).flatten(1)
+    values = slices.flatten().int().bincount().nonzero()[:, 0].tolist()
+    return [(slices == value).any(1).nonzero()[:, 0] for value in values if value > 0]
+
+
 class RandSlicesd(Randomizable, MapTransform):
     """Draw slices from a volume for training, so that slices without any label do not drown the others.
 
     Each draw first decides, with ``foreground_probability``, for a slice that holds labels. It then picks a class
     among those present, all alike, and a slice among those that hold it: rare organs come as often as large ones.
-    The other draws take any slice.
+    The other draws take any slice. Which slices hold what is under :data:`SLICES`, by :class:`IndexSlicesd`, or found
+    anew at each call.
 
     Args:
         keys: volumes (C, X, Y, Z), cropped alike.
@@ -122,11 +173,31 @@ class RandSlicesd(Randomizable, MapTransform):
 
         The name of the case, under :data:`CASE`, stays with them; all else goes.
         """
-        label = torch.as_tensor(data[self.label_key])[0]
-        slices_of_class = [
-            (label == value).flatten(0, 1).any(0).nonzero()[:, 0] for value in label.unique().tolist() if value > 0
-        ]
-        chosen = [self._draw(slices_of_class, label.shape[-1]) for _ in range(self.num_samples)]
-        volumes = {key: torch.as_tensor(data[key]) for key in self.key_iterator(dict(data))}
+        label = data[self.label_key]
+        slices = data[SLICES] if SLICES in data else slices_of_classes(label)
+        chosen = [self._draw(slices, label.shape[-1]) for _ in range(self.num_samples)]
+        volumes = {key: _plain(data[key]) for key in self.key_iterator(dict(data))}
         case: dict[Hashable, Any] = {CASE: data[CASE]} if CASE in data else {}
         return [{**case, **{key: volume[..., index].float() for key, volume in volumes.items()}} for index in chosen]
+
+
+def collate_slices(volumes: Sequence[Sequence[Mapping[Hashable, Any]]]) -> dict[Hashable, Any]:
+    """Return one batch of the slices that :class:`RandSlicesd` drew from some volumes, for a ``DataLoader``.
+
+    Slices (C, X, Y) of several sizes are filled up with zeros behind their end, to the largest; their own sizes are
+    under :data:`SIZES`, (B, 2). What is no tensor becomes a list.
+    """
+    slices = [drawn for volume in volumes for drawn in volume]
+    batch: dict[Hashable, Any] = {}
+    for key, first in slices[0].items():
+        values = [drawn[key] for drawn in slices]
+        if isinstance(first, Tensor):
+            sizes = torch.tensor([value.shape[-2:] for value in values])
+            batch[SIZES] = sizes
+            padded = first.new_zeros(len(values), len(first), *sizes.amax(0).tolist())
+            for target, value in zip(padded, values, strict=True):
+                target[:, : value.shape[1], : value.shape[2]] = value
+            batch[key] = padded
+        else:
+            batch[key] = values
+    return batch

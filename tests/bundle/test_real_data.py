@@ -39,7 +39,7 @@ def test_a_tiny_setr_kv_learns_eight_real_slices_by_heart(real_data, tmp_path):
     (tmp_path / "data").mkdir()
     dataset = make_slices(real_data / "uwm_slices", tmp_path / "data", 8)
     options = ["--image_size", "[272,272]"]
-    still = [f"--train#slice_transforms#{number}#prob" for number in range(2, 6)]
+    still = [f"--train#batch_transforms#{number}#prob" for number in range(4)]
     training = [
         "--max_epochs",
         "340",

@@ -5,9 +5,21 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import CropForegroundd, Spacingd
+from skimage.filters import threshold_otsu
 from support import make_volume
 
-from kvseg_monai.transforms.slices import RandSlicesd, SpacingOfKeysd, StackSlicesd, body_mask
+from kvseg_monai.transforms.slices import (
+    CASE,
+    SIZES,
+    SLICES,
+    IndexSlicesd,
+    RandSlicesd,
+    SpacingOfKeysd,
+    StackSlicesd,
+    body_mask,
+    collate_slices,
+    slices_of_classes,
+)
 
 
 def test_the_body_box_leaves_air_noise_and_a_bright_speck_out():
@@ -28,6 +40,32 @@ def test_where_nothing_stands_out_all_is_body(value):
 def test_the_body_is_found_whatever_the_values(scale, offset):
     image = torch.as_tensor(make_volume(0)[0][None]).double()
     np.testing.assert_array_equal(body_mask((scale * image + offset).float()), body_mask(image.float()))
+
+
+def mask_by_definition(image: torch.Tensor) -> torch.Tensor:
+    """What the docstring of ``body_mask`` says, step by step, with a sort for the quantile."""
+    volume = image[0].clone()
+    sample = volume[::2, ::2].clip(max=float(volume.flatten()[::7].quantile(0.99))).double()
+    threshold = sample.min() + threshold_otsu((sample - sample.min()).numpy())
+    air, tissue = sample[sample <= threshold].mean(), sample[sample > threshold].mean()
+    mask = volume > air + (tissue - air) / 4
+    for axis in range(3):
+        for number in range(mask.shape[axis]):
+            part = mask.select(axis, number)
+            if part.float().mean() <= 0.01:
+                part[:] = False
+    return mask[None]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", [torch.as_tensor, MetaTensor])
+def test_the_body_is_what_the_definition_says(seed, kind):
+    image = torch.as_tensor(make_volume(seed, (100, 90, 5))[0][None]).float() + torch.rand(1, 100, 90, 5)
+    image[:, 2, :3] = 4000
+    mask = body_mask(kind(image))
+    assert type(mask) is torch.Tensor
+    assert torch.equal(mask, mask_by_definition(image))
+    assert not mask[:, 2].any()
 
 
 @pytest.mark.filterwarnings("error")
@@ -105,3 +143,50 @@ def test_neighbouring_slices_become_channels():
     assert stacked[:, 0, 0, 10].tolist() == [8, 10, 12]
     assert stacked[:, 0, 0, 0].tolist() == [0, 0, 2]
     assert stacked[:, 0, 0, 19].tolist() == [17, 19, 19]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int64])
+def test_the_slices_of_each_class_are_found(dtype):
+    label = volume_with_classes()["label"].to(dtype)
+    label[0, 0, 0, 3] = 9  # with none of 3 to 8 between
+    found = [slices.tolist() for slices in slices_of_classes(label)]
+    by_definition = [
+        (label[0] == value).flatten(0, 1).any(0).nonzero()[:, 0].tolist() for value in label.unique().tolist() if value
+    ]
+    assert found == by_definition == [list(range(5, 15)), [7], [3]]
+    assert slices_of_classes(torch.zeros_like(label)) == []
+
+
+@pytest.mark.parametrize("kind", [torch.as_tensor, MetaTensor])
+def test_an_index_that_is_made_once_changes_no_draw(kind):
+    data = {key: kind(each) if key != "patient" else each for key, each in volume_with_classes().items()}
+    data["image"] = kind(torch.rand(2, 8, 8, 20).half())
+    indexed = IndexSlicesd(["image", "label"])(data)
+    assert set(indexed) == {*data, SLICES}
+    for key in ("image", "label"):
+        assert torch.equal(indexed[key], data[key])
+        assert indexed[key].dtype == data[key].dtype
+        assert indexed[key][..., 3].is_contiguous()
+    drawn = []
+    for volume in (data, indexed):
+        draw = RandSlicesd(["image", "label"], num_samples=200)
+        draw.set_random_state(3)
+        drawn.append(draw(volume))
+    assert all(type(each["image"]) is torch.Tensor for each in drawn[1])
+    for one, other in zip(*drawn, strict=True):
+        assert torch.equal(one["image"], other["image"])
+        assert torch.equal(one["label"], other["label"])
+
+
+def test_slices_of_several_sizes_make_one_batch():
+    volumes = [
+        [{"image": torch.rand(3, *size), "label": torch.ones(1, *size), CASE: f"{size}"}] * 2
+        for size in ((5, 9), (7, 4))
+    ]
+    batch = collate_slices(volumes)
+    assert batch["image"].shape == (4, 3, 7, 9)
+    assert batch["label"].sum((1, 2, 3)).tolist() == [45, 45, 28, 28]
+    assert batch[SIZES].tolist() == [[5, 9], [5, 9], [7, 4], [7, 4]]
+    assert batch[CASE] == ["(5, 9)", "(5, 9)", "(7, 4)", "(7, 4)"]
+    assert torch.equal(batch["image"][2, :, :7, :4], volumes[1][0]["image"])
+    assert not batch["image"][2, :, :, 4:].any()
