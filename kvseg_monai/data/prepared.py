@@ -4,8 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from monai.data import CacheDataset
-from monai.transforms import Compose, Transform
-from monai.transforms.traits import RandomizableTrait
+from monai.transforms import Compose, RandomizableTrait, Transform
 
 from kvseg_monai.data.dataset import Case
 

@@ -57,11 +57,12 @@ def _plain(image: Tensor) -> Tensor:
 
 
 def _quantile(values: Tensor, share: float) -> Tensor:
-    """Return what ``torch.quantile`` does of a row of numbers, which it would sort, by finding two of them."""
+    """Return what ``torch.quantile`` does of a row of numbers, which it would sort, by selecting two of them."""
     rank = torch.tensor(share, dtype=values.dtype) * (len(values) - 1)
     low = int(rank)
-    found = torch.from_numpy(np.partition(values.numpy(), (low, min(low + 1, len(values) - 1))))
-    return torch.lerp(found[low], found[min(low + 1, len(values) - 1)], rank - low)
+    high = min(low + 1, len(values) - 1)
+    ordered = torch.from_numpy(np.partition(values.numpy(), (low, high)))
+    return torch.lerp(ordered[low], ordered[high], rank - low)
 
 
 class SpacingOfKeysd(Spacingd):
