@@ -24,7 +24,7 @@ def score_case(
     """Score one predicted label map: per volume, and slice by slice; and by the Kaggle competition's rule.
 
     :data:`kvseg_monai.metrics.overlap.PROTOCOLS` says how the protocols count empty masks,
-    :func:`kvseg_monai.metrics.overlap.score_masks` and :func:`kvseg_monai.metrics.overlap.normalised_hausdorff` have
+    :func:`kvseg_monai.metrics.overlap.score_masks` and :func:`kvseg_monai.metrics.distance.normalised_hausdorff` have
     the formulas. With L_c the voxels of class c in the whole label, each protocol has::
 
         weighted_jaccard = Σ_c |L_c| jaccard_c / Σ_c |L_c|

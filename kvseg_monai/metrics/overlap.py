@@ -3,13 +3,12 @@
 Shapes: masks are (X, Y, Z) booleans, slices along Z; a stack of masks is (B, ...). NaN and ``None`` mean "not defined".
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import torch
-from monai.metrics import compute_dice, compute_hausdorff_distance, compute_iou, get_surface_distance
 from scipy.ndimage import find_objects
+
+from kvseg_monai.metrics.distance import hd95, normalised_hausdorff
 
 # How empty masks count, in the words of the output.
 PROTOCOLS = {
@@ -55,10 +54,10 @@ def score_class(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[flo
     """
     hausdorff = normalised_hausdorff(prediction, label)
     box = _bounding_box(prediction | label)[:2]  # an organ fills a few per cent of a slice
-    prediction, label = prediction[box], label[box]
-    in_label, in_either = label.any(axis=(0, 1)), (prediction | label).any(axis=(0, 1))  # (Z,)
-    volume = score_masks(prediction[None], label[None], spacing)  # (1,) each
-    slices = score_masks(np.moveaxis(prediction, 2, 0), np.moveaxis(label, 2, 0), spacing[:2])  # (Z,) each
+    prediction, label = (np.ascontiguousarray(np.moveaxis(mask[box], 2, 0)) for mask in (prediction, label))  # (Z, ...)
+    in_label, in_either = (np.any(masks, axis=(1, 2)) for masks in (label, prediction | label))  # (Z,)
+    volume = score_masks(prediction[None], label[None], [spacing[2], *spacing[:2]])  # (1,) each
+    slices = score_masks(prediction, label, spacing[:2])  # (Z,) each
     scores = {
         "per_volume": _average(volume, in_either.any(keepdims=True)),
         "all_slices": _average(slices, np.ones_like(in_either)),
@@ -97,36 +96,14 @@ def score_masks(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[flo
         >>> {name: round(float(values[0]), 3) for name, values in scores.items()}
         {'dice': 0.75, 'jaccard': 0.6, 'hd95_mm': 1.5}
     """
-    pair = [torch.from_numpy(np.ascontiguousarray(masks))[:, None] for masks in (prediction, label)]  # (B, 1, ...)
-    filled = np.logical_and(*(masks.flatten(1).any(1).numpy() for masks in pair))
-    hd95 = np.full(len(filled), np.nan)
-    if filled.any():
-        both = [masks[torch.from_numpy(filled)] for masks in pair]
-        mm = [float(size) for size in spacing]
-        distance = compute_hausdorff_distance(*both, include_background=True, percentile=95, spacing=mm)
-        hd95[filled] = distance[:, 0].numpy()
-    return {
-        "dice": compute_dice(*pair, include_background=True, ignore_empty=False)[:, 0].numpy(),
-        "jaccard": compute_iou(*pair, include_background=True, ignore_empty=False)[:, 0].numpy(),
-        "hd95_mm": hd95,
-    }
-
-
-def normalised_hausdorff(prediction: np.ndarray, label: np.ndarray) -> float | None:
-    """Return the Hausdorff distance of two (X, Y, Z) masks, from 0 (the same voxels) to 1 (opposite corners).
-
-    With all voxel positions divided by the size, u(p) = (x / X, y / Y, z / Z)::
-
-        max(h(P, L), h(L, P)) / sqrt(3),    h(A, B) = max over a in A of min over b in B of |u(a) - u(b)|
-
-    Every voxel of a mask takes part, not its surface alone, as in SciPy's ``directed_hausdorff``, which the competition
-    links to. Two empty masks have none; one empty mask is 1 away.
-    """
-    if not (prediction.any() and label.any()):
-        return 1.0 if prediction.any() or label.any() else None
-    step = [1 / (size * math.sqrt(3)) for size in label.shape]
-    box = _bounding_box(prediction | label)
-    return max(_furthest(prediction[box], label[box], step), _furthest(label[box], prediction[box], step))
+    shared, either = prediction & label, prediction | label
+    both, union = (np.count_nonzero(masks, axis=tuple(range(1, masks.ndim))) for masks in (shared, either))
+    total = both + union  # |P| + |L|
+    dice, jaccard = (
+        np.where(total == 0, 1.0, part / np.maximum(whole, 1)).astype(np.float32)  # the precision of MONAI's
+        for part, whole in ((2 * both, total), (both, union))
+    )
+    return {"dice": dice, "jaccard": jaccard, "hd95_mm": hd95(prediction, label, spacing)}
 
 
 def means(tables: Iterable[Mapping[str, float | None]]) -> Scores:
@@ -149,12 +126,6 @@ def _average(scores: Mapping[str, np.ndarray], chosen: np.ndarray | np.bool_) ->
 def _kaggle(dice: float | None, hausdorff: float | None) -> float | None:
     """Return 0.4 Dice + 0.6 (1 - Hausdorff); a Dice with no Hausdorff is that of a class that is rightly absent."""
     return None if dice is None else 0.4 * dice + 0.6 * (1 - (hausdorff or 0.0))
-
-
-def _furthest(points: np.ndarray, target: np.ndarray, spacing: Sequence[float]) -> float:
-    """Return the largest distance from a voxel of ``points`` to the nearest one of ``target``."""
-    outside = points & ~target  # the others are at distance 0
-    return float(get_surface_distance(outside, target, spacing=spacing).max()) if outside.any() else 0.0
 
 
 def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:

@@ -13,7 +13,8 @@ from scipy.spatial.distance import directed_hausdorff
 from skimage.segmentation import find_boundaries
 
 from kvseg_monai.metrics.case import score_case
-from kvseg_monai.metrics.overlap import PROTOCOLS, normalised_hausdorff, score_class
+from kvseg_monai.metrics.distance import normalised_hausdorff
+from kvseg_monai.metrics.overlap import PROTOCOLS, score_class
 
 SHAPE = (9, 8, 6)
 SPACING = (1.5, 0.7, 3.0)
