@@ -6,7 +6,8 @@ Bundles ship flat JSON because MONAI Label reads one file per task; people read 
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def read_pins() -> dict[str, str]:
     return pins
 
 
+@cache
 def count_parameters(network: str, attention: str, size: str) -> int:
     """Return a network's parameters at the bundles' canvas and classes; no weight is made."""
     with torch.device("meta"):
@@ -103,11 +105,11 @@ def write(name: str, files: dict[str, str]) -> None:
         target.write_text(files[path], encoding="utf-8")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Render, or check; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a bundle differs")
-    check = parser.parse_args().check
+    check = parser.parse_args(arguments).check
     wrong = 0
     for name, context in contexts():
         files = render(context)

@@ -1,4 +1,4 @@
-"""Weights as safetensors: a file that holds tensors and text, and no code, with digests that tell damage.
+"""Weights as safetensors: a file that holds tensors and text, and no code, with digests that show damage.
 
 Shapes do not matter here. The file's metadata hold ``sha256``, over names, kinds, shapes and values of the tensors, and
 ``beside``, the sha256 of the ``.pt`` file that was written with it, where there is one.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import monai.bundle
@@ -45,35 +46,46 @@ def test_the_bundles_are_all_there():
         assert (ROOT / "bundles" / bundle / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
 
 
-def render(*arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(root / "bundles" / "render.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_no_bundle_drifted_from_its_templates():
-    result = render("--check")
+    command = [sys.executable, str(ROOT / "bundles" / "render.py"), "--check"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_drift_is_found_and_rendering_mends_it(tmp_path):
+@pytest.fixture
+def render_here(monkeypatch, capsys):
+    """The program in this process: with the folders of a copy, and each network counted once."""
+    specification = spec_from_file_location("render", ROOT / "bundles" / "render.py")
+    module = module_from_spec(specification)
+    specification.loader.exec_module(module)
+
+    def run(*arguments: str, root: Path) -> tuple[int, str]:
+        monkeypatch.setattr(module, "HERE", root / "bundles")
+        code = module.main(arguments)
+        return code, capsys.readouterr().err
+
+    return run
+
+
+def test_drift_is_found_and_rendering_mends_it(render_here, tmp_path):
     for name in ("LICENSE", "requirements.txt"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "bundles", tmp_path / "bundles", ignore=shutil.ignore_patterns("models", "eval"))
     changed = tmp_path / "bundles" / BUNDLES[0] / "configs" / "train.json"
     changed.write_text(changed.read_text().replace('"max_epochs": 100', '"max_epochs": 99'))
     (changed.parent / "stray.json").write_text("{}")
-    result = render("--check", root=tmp_path)
-    assert result.returncode == 1
-    assert f"bundles/{BUNDLES[0]}/configs/train.json differs from the templates" in result.stderr
-    assert f"bundles/{BUNDLES[0]}/configs/stray.json is in no template" in result.stderr
+    code, reported = render_here("--check", root=tmp_path)
+    assert code == 1
+    assert f"bundles/{BUNDLES[0]}/configs/train.json differs from the templates" in reported
+    assert f"bundles/{BUNDLES[0]}/configs/stray.json is in no template" in reported
     weights = tmp_path / "bundles" / BUNDLES[0] / "models" / "model.pt"
     weights.parent.mkdir()
     weights.write_text("trained")
-    assert render(root=tmp_path).returncode == 0
+    assert render_here(root=tmp_path)[0] == 0
     assert ((changed.parent / "stray.json").read_text(), weights.read_text()) == ("{}", "trained")
-    assert render("--check", root=tmp_path).stderr.count("\n") == 1
+    assert render_here("--check", root=tmp_path)[1].count("\n") == 1
     (changed.parent / "stray.json").unlink()
-    assert render("--check", root=tmp_path).returncode == 0
+    assert render_here("--check", root=tmp_path)[0] == 0
 
 
 @pytest.mark.parametrize("name", [*WORKFLOWS, "multi_gpu_train"])

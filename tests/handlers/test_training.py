@@ -68,6 +68,7 @@ def test_evaluation_scores_on_the_original_grid(trained, tiny_dataset):
     assert scores["classes"]["large_bowel"]["dice"] == pytest.approx(float(both), abs=1e-6)
 
 
+@pytest.mark.parametrize("trained", ONE_PER_NET[:1], indirect=True)  # the same code for every network
 def test_inference_keeps_name_grid_and_folders_and_goes_on_where_it_stopped(trained, tiny_dataset, tmp_path):
     bundle, folder = trained
     source = tmp_path / "scans"
@@ -116,6 +117,7 @@ def test_weights_of_another_attention_are_refused(trained, tiny_dataset, tmp_pat
     assert not list(tmp_path.rglob("*.nii.gz"))
 
 
+@pytest.mark.parametrize("trained", ONE_PER_NET[:1], indirect=True)  # the same code for every network
 def test_a_label_map_never_takes_the_place_of_its_input(trained, tiny_dataset):
     """Neither where a folder is searched, nor where one file of it is given."""
     bundle, folder = trained

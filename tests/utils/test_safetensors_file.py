@@ -62,7 +62,7 @@ def test_alone_they_load_into_a_network(weights, tmp_path):
         load_weights(nn.Linear(2, 2), alone)
 
 
-def test_damaged_ones_are_told_and_the_pt_file_is_read(weights, caplog):
+def test_damaged_ones_are_reported_and_the_pt_file_is_read(weights, caplog):
     path = weights.with_suffix(".safetensors")
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
