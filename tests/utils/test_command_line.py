@@ -17,10 +17,10 @@ from kvseg_monai.utils.flags import as_flag
 
 WORKFLOWS = ("train", "evaluate", "inference")
 SWITCHES = {
-    "train": {"amp", "resume", "skip_bad_cases", "validate_first"},
-    "multi_gpu_train": {"amp", "resume", "skip_bad_cases", "validate_first"},
-    "evaluate": {"amp"},
-    "inference": {"amp", "overwrite"},
+    "train": {"resume", "skip_bad_cases", "validate_first"},
+    "multi_gpu_train": {"resume", "skip_bad_cases", "validate_first"},
+    "evaluate": set(),
+    "inference": {"overwrite"},
 }
 
 
@@ -65,7 +65,7 @@ def test_no_boolean_takes_false_for_true(workflow, bundle):
     """Of those at the top ``SWITCHES`` is the list; the others, arguments of a class, do not take text."""
     parser = configuration(workflow, bundle)
     found = set(booleans(parser.config))
-    assert {name for name in found if "#" not in name} == SWITCHES[workflow] - {"amp"}
+    assert {name for name in found if "#" not in name} == SWITCHES[workflow]
     for name in found:
         check_overrides(parser, {name: "False"})
         if "#" in name:
@@ -82,20 +82,16 @@ def test_every_switch_that_is_off_is_off_where_it_is_used(text, tmp_path, tiny_d
         made = create_workflow(config_file=config(BUNDLES[0], workflow), **kind, **places, **small, **switches)
         return made.parser.get_parsed_content(name)
 
-    trainer = built("train", "train#trainer", **dict.fromkeys(SWITCHES["train"], text))
-    assert trainer.amp is False
     handlers = built("train", "train#handlers", **dict.fromkeys(SWITCHES["train"], text))
     assert [handler.resume for handler in handlers if isinstance(handler, Checkpoints)] == [False]
     validation = [handler for handler in handlers if isinstance(handler, ValidationHandler)]
-    assert [(handler.exec_at_start, handler.validator.amp) for handler in validation] == [(False, False)]
-    for workflow in ("evaluate", "inference"):
-        assert built(workflow, "evaluator", **dict.fromkeys(SWITCHES[workflow], text)).amp is False
+    assert [handler.exec_at_start for handler in validation] == [False]
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"amp": "maybe", "spacng": "[3,3]"}, "--spacng is no option of this configuration; did you mean --spacing?"),
+        ({"resume": "maybe", "spacng": "[3,3]"}, "--spacng is no option of this configuration; did you mean --spacing?"),
         ({"network_def__size": "3"}, "--network_def#size 3 is read as 3; it must be text, as base"),
         ({"train__trainer__max_epochs_": "3", "train_": "3"}, "--train_ is no option .* did you mean --train?"),
         ({"resume": "ture"}, "--resume is 'ture'; it must be true or false"),
@@ -109,7 +105,7 @@ def test_every_switch_that_is_off_is_off_where_it_is_used(text, tmp_path, tiny_d
         ({"dataset_dir": "2023"}, r"--dataset_dir 2023 is read as 2023, not as a path; write it as \./2023"),
         ({"dataset_dir": "2023_01"}, r"--dataset_dir 2023_01 is read as 202301, not as a path; write it as \./2023_01"),
         ({"ckpt_dir": "1.50"}, r"--ckpt_dir 1\.50 is read as 1\.5, not as a path"),
-        ({"noamp": "True"}, "--noamp is no option of this configuration"),
+        ({"amp": "True"}, "--amp is no option of this configuration"),
     ],
 )
 def test_values_of_another_kind_and_unknown_names(options, sentence):
@@ -120,7 +116,7 @@ def test_values_of_another_kind_and_unknown_names(options, sentence):
 @pytest.mark.parametrize(
     "options",
     [
-        {"amp": "false", "resume": "true", "max_epochs": "2", "learning_rate": "1e-3", "spacing": "[2,2]"},
+        {"precision": "bf16", "resume": "true", "max_epochs": "2", "learning_rate": "1e-3", "spacing": "[2,2]"},
         {"image_size": "(64,64)", "dataset_dir": "./2023", "device": "$torch.device('cpu')", "num_workers": "0"},
         {"network_def__patch_size": "8", "train__trainer__amp_kwargs": "{}", "run_id": "run", "loss__batch": "False"},
         {"my_rate": "0.1", "learning_rate": "@my_rate"},
