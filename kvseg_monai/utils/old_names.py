@@ -24,6 +24,8 @@ METHODS = {"tell": "report"}  # of SkipBadCases, which the configurations of pac
 
 OPTIONS = {"query_bias_rate": "query_bias_lr_scale"}  # of training, in configurations, studies and arms
 
+RETIRED = {"amp": "precision"}  # options that went, and what there is in their place
+
 MODULES = {  # where what configurations name was, and is now
     "kvseg_monai.bad_cases": "kvseg_monai.handlers",
     "kvseg_monai.checkpoints": "kvseg_monai.handlers",

@@ -91,7 +91,7 @@ def test_every_switch_that_is_off_is_off_where_it_is_used(text, tmp_path, tiny_d
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"resume": "maybe", "spacng": "[3,3]"}, "--spacng is no option of this configuration; did you mean --spacing?"),
+        ({"seed": "x", "spacng": "[3,3]"}, "--spacng is no option of this configuration; did you mean --spacing?"),
         ({"network_def__size": "3"}, "--network_def#size 3 is read as 3; it must be text, as base"),
         ({"train__trainer__max_epochs_": "3", "train_": "3"}, "--train_ is no option .* did you mean --train?"),
         ({"resume": "ture"}, "--resume is 'ture'; it must be true or false"),
@@ -105,7 +105,7 @@ def test_every_switch_that_is_off_is_off_where_it_is_used(text, tmp_path, tiny_d
         ({"dataset_dir": "2023"}, r"--dataset_dir 2023 is read as 2023, not as a path; write it as \./2023"),
         ({"dataset_dir": "2023_01"}, r"--dataset_dir 2023_01 is read as 202301, not as a path; write it as \./2023_01"),
         ({"ckpt_dir": "1.50"}, r"--ckpt_dir 1\.50 is read as 1\.5, not as a path"),
-        ({"amp": "True"}, "--amp is no option of this configuration"),
+        ({"amp": "True"}, "--amp is no option of this configuration; did you mean --precision?"),
     ],
 )
 def test_values_of_another_kind_and_unknown_names(options, sentence):
