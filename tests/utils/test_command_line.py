@@ -91,7 +91,7 @@ def test_every_switch_that_is_off_is_off_where_it_is_used(text, tmp_path, tiny_d
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"seed": "x", "spacng": "[3,3]"}, "--spacng is no option of this configuration; did you mean --spacing?"),
+        ({"linear": "mkl", "spacng": "[3,3]"}, "--spacng is no option of this configuration; did you mean --spacing?"),
         ({"network_def__size": "3"}, "--network_def#size 3 is read as 3; it must be text, as base"),
         ({"train__trainer__max_epochs_": "3", "train_": "3"}, "--train_ is no option .* did you mean --train?"),
         ({"resume": "ture"}, "--resume is 'ture'; it must be true or false"),
