@@ -16,6 +16,8 @@ class Folded:
 
     def of(self, network: nn.Module) -> nn.Module:
         """Return the copy of a network; the network itself where something listens to its modules or it is compiled."""
+        if isinstance(network, nn.parallel.DistributedDataParallel):
+            network = network.module
         if isinstance(network, torch.jit.ScriptModule) or _is_watched(network):
             return network
         tensors = [*network.parameters(), *network.buffers()]
