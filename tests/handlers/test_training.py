@@ -1,4 +1,7 @@
-"""The bundles as a user runs them: `python -m monai.bundle run`, from another folder, with plain overrides."""
+"""The bundles as a user runs them: `python -m monai.bundle run`, from another folder, with plain overrides.
+
+That is the command line, in this process; in one of its own where the process is what is tried.
+"""
 
 import json
 import os
@@ -13,7 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from support import BUNDLES, ONE_PER_NET, ROOT, TINY, command, config, names_in, run, succeed
+from support import BUNDLES, ONE_PER_NET, ROOT, TINY, command, config, names_in, run, run_here, succeed
 
 
 @pytest.fixture(scope="module", params=ONE_PER_NET)
@@ -126,8 +129,11 @@ def test_a_label_map_never_takes_the_place_of_its_input(trained, tiny_dataset):
         assert reason in sentence(run(bundle, "inference", folder, source, "--output_dir", str(images)))
 
 
-def test_a_missing_datalist_is_reported(tmp_path):
-    assert "datalist.json is missing" in sentence(run(BUNDLES[1], "train", tmp_path, tmp_path / "nowhere"))
+def test_a_missing_datalist_is_reported_here_and_in_a_process(tmp_path):
+    line = command(BUNDLES[1], "train", "--bundle_root", str(tmp_path), "--dataset_dir", str(tmp_path / "nowhere"))
+    reported = sentence(subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False))
+    assert "datalist.json is missing" in reported
+    assert sentence(run_here(line, tmp_path)) == reported
 
 
 def test_labels_outside_the_declared_set_are_reported(tmp_path, tiny_dataset):
