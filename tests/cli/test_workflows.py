@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from support import ROOT, TINY
+from support import ROOT, TINY, run_here
 
 from kvseg_monai.bundle.find import EVALUATE, INFERENCE, TRAIN
 from kvseg_monai.cli import plain
@@ -118,7 +118,7 @@ def kvseg(folder: Path, *words: str) -> list[str]:
 def again(folder: Path, line: list[str]) -> None:
     """Run a plain line in a folder of its own, where its relative places are."""
     folder.mkdir(exist_ok=True)
-    result = subprocess.run([sys.executable, *line[1:]], cwd=folder, capture_output=True, text=True, check=False)
+    result = run_here(line, folder)
     assert result.returncode == 0, result.stderr[-3000:]
 
 
