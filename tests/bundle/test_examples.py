@@ -1,7 +1,6 @@
 """The example configurations laid over a bundle, as a user runs them: a stock MONAI network, and its KV form."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.networks.nets import UNETR, SwinUNETR
-from support import ROOT, config
+from support import ROOT, config, run_here
 
 EXAMPLES = ROOT / "bundles" / "examples"
 CONFIGS = {"train": "train", "evaluate": "inference", "inference": "inference"}  # with their workflow types
@@ -37,7 +36,7 @@ def succeed(name: str, examples: tuple[str, ...], folder: Path, dataset: Path, *
     places = {"bundle_root": folder, "dataset_dir": dataset, **TINY_UNETR}
     options = [part for option, value in places.items() for part in (f"--{option}", str(value))]
     line = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(files(name, *examples)), *options]
-    result = subprocess.run([*line, *overrides], cwd=folder.parent, capture_output=True, text=True, check=False)
+    result = run_here([*line, *overrides], folder.parent)
     assert result.returncode == 0, result.stderr[-3000:]
 
 
