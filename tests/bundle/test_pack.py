@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import create_workflow
-from support import BUNDLES, ROOT, TINY, config, make_volume, names_in
+from support import BUNDLES, ROOT, TINY, config, make_volume, names_in, run_here
 
 import kvseg_monai
 from kvseg_monai.bundle.pack import main
@@ -48,7 +48,7 @@ def packed(weights, tmp_path_factory) -> Path:
     """The zip, made on the command line."""
     target = tmp_path_factory.mktemp("packed")
     line = [sys.executable, "-m", "kvseg_monai.pack", NAME, "--weights", str(weights), "--target", str(target), *TINY]
-    result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    result = run_here(line, ROOT)
     assert result.returncode == 0, result.stderr
     archive = target / f"{NAME}_v{kvseg_monai.__version__}.zip"
     assert f"sha256 {hashlib.sha256(archive.read_bytes()).hexdigest()}" in result.stdout

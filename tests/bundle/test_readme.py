@@ -1,17 +1,15 @@
 """The README's plain commands are those of the Makefile; its commands for DICOM run as they stand there."""
 
-import os
 import shlex
 import shutil
 import subprocess
-import sys
 
 import nibabel as nib
 import pytest
 import torch
 from dicom_files import write_series
 from seg_objects import image, labels, oblique, validate
-from support import ROOT
+from support import ROOT, run_here
 
 import kvseg_monai
 from kvseg_monai.cli.demo import FULL, SMALL, STEPS
@@ -66,10 +64,8 @@ def test_the_commands_from_dicom_and_back_run_word_for_word(tmp_path):
     nib.save(nib.Nifti1Image(labels(), oblique()), tmp_path / "MAP.nii.gz")
     commands = section("From the scanner and back: DICOM")
     assert [line.split()[2] for line in commands] == ["monai.bundle", "kvseg_monai.dicom_seg"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for line in commands:
-        words = [sys.executable if word == "python" else word for word in shlex.split(line)]
-        result = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        result = run_here(shlex.split(line), tmp_path)
         assert result.returncode == 0, result.stderr[-3000:]
     (made,) = (tmp_path / "SEGS").glob("*.dcm")
     assert made.name == f"{volume_at(tmp_path / 'SCANS').name}.dcm"

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 import torch
-from support import ROOT
+from support import ROOT, run_here
 
 from kvseg_monai.blocks import ATTENTION_KINDS, TransformerBlock, build_attention
 from kvseg_monai.cost.complexity import Variant, count, main
@@ -127,8 +127,8 @@ def result(tmp_path_factory) -> dict:
     line = [sys.executable, "-m", "kvseg_monai.complexity", *TINY, "--nets", "SETR", "CvT", "--attention", "kv_rel"]
     line += ["kv", "--decoder", "mla", "--format", "json"]
     folder = tmp_path_factory.mktemp("elsewhere")
-    run = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=True)
-    assert run.stderr == ""
+    run = run_here(line, folder)
+    assert (run.returncode, run.stderr) == (0, "")
     return json.loads(run.stdout)
 
 
