@@ -5,6 +5,7 @@ import os
 import runpy
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
@@ -66,11 +67,13 @@ def as_a_process(folder: Path, arguments: list[str]) -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     ended = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*found in sys.modules after import of package")  # as it should be
         patch.chdir(folder)
         patch.setattr(sys, "argv", arguments)
         patch.setattr(sys, "excepthook", sys.__excepthook__)
         patch.setattr(os, "_exit", sys.exit)
+        root.handlers[:] = []
         try:
             yield
         finally:
