@@ -73,6 +73,7 @@ def as_a_process(folder: Path, arguments: list[str]) -> Iterator[None]:
         patch.setattr(sys, "argv", arguments)
         patch.setattr(sys, "excepthook", sys.__excepthook__)
         patch.setattr(os, "_exit", sys.exit)
+        patch.setattr(os, "execv", _become)
         root.handlers[:] = []
         try:
             yield
@@ -101,6 +102,12 @@ def run_here(line: list[str], folder: Path) -> CompletedProcess:
         except Exception:
             code = _end_by_hook()
     return CompletedProcess(line, code or 0, output.getvalue(), errors.getvalue())
+
+
+def _become(_: str, line: list[str]) -> None:
+    _, _, module, *sys.argv[1:] = line
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    sys.exit()
 
 
 def _end_by_hook() -> int:

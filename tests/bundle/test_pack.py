@@ -78,35 +78,44 @@ def unpack(archive: Path, folder: Path) -> Path:
     return folder / archive.name.rpartition("_v")[0]
 
 
-def receive_and_run(python: str | Path, archive: Path, scan: Path, folder: Path, **environment: str) -> nib.Nifti1Image:
-    """Download and run in an empty folder, with nothing of this environment and no way to the internet."""
-    closed = {f"{protocol}_proxy": "http://127.0.0.1:9" for protocol in ("http", "https")}
-    environment = {"HOME": str(folder), "PATH": "/usr/bin:/bin", **closed, **environment}
-    url = ["--source", "github", "--url", archive.as_uri(), "--bundle_dir", "."]
-    roots = ["--bundle_root", NAME, "--dataset_dir", str(scan)]
-    for arguments in (
-        ["download", "--name", NAME, *url],
-        ["run", "--config_file", f"{NAME}/configs/inference.json", *roots],
-    ):
-        line = [str(python), "-m", "monai.bundle", *arguments]
-        result = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr[-3000:]
-    return nib.load(folder / NAME / "eval" / "scan.nii.gz")
+CLOSED = {f"{protocol}_proxy": "http://127.0.0.1:9" for protocol in ("http", "https")}  # no way to the internet
 
 
-def assert_same_label_map(made: nib.Nifti1Image, expected: nib.Nifti1Image) -> None:
+def download(archive: Path) -> list[str]:
+    return ["download", "--name", NAME, "--source", "github", "--url", archive.as_uri(), "--bundle_dir", "."]
+
+
+def inference(scan: Path) -> list[str]:
+    config_file = f"{NAME}/configs/inference.json"
+    return ["run", "--config_file", config_file, "--bundle_root", NAME, "--dataset_dir", str(scan)]
+
+
+def run_elsewhere(python: str | Path, arguments: list[str], folder: Path, **environment: str) -> None:
+    """Run MONAI's command in a folder, with nothing of this environment."""
+    environment = {"HOME": str(folder), "PATH": "/usr/bin:/bin", **CLOSED, **environment}
+    line = [str(python), "-m", "monai.bundle", *arguments]
+    result = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def assert_same_label_map(folder: Path, expected: nib.Nifti1Image) -> None:
+    made = nib.load(folder / NAME / "eval" / "scan.nii.gz")
     assert len(np.unique(expected.dataobj)) > 2
     np.testing.assert_array_equal(made.dataobj, expected.dataobj)
     np.testing.assert_array_equal(made.affine, expected.affine)
 
 
-def test_it_runs_elsewhere(packed, scan, expected, tmp_path):
+def test_it_runs_elsewhere(packed, scan, expected, tmp_path, monkeypatch):
     """What the receiver has of ours is the package alone: no checkout, no bundle, no data preparation."""
+    for name, value in CLOSED.items():
+        monkeypatch.setenv(name, value)
     package = tmp_path / "installed"
     shutil.copytree(ROOT / "kvseg_monai", package / "kvseg_monai")
     (tmp_path / "empty").mkdir()
-    made = receive_and_run(sys.executable, packed, scan, tmp_path / "empty", PYTHONPATH=str(package))
-    assert_same_label_map(made, expected)
+    received = run_here([sys.executable, "-m", "monai.bundle", *download(packed)], tmp_path / "empty")
+    assert received.returncode == 0, received.stderr[-3000:]
+    run_elsewhere(sys.executable, inference(scan), tmp_path / "empty", PYTHONPATH=str(package))
+    assert_same_label_map(tmp_path / "empty", expected)
 
 
 @pytest.mark.slow
@@ -126,7 +135,9 @@ def test_it_runs_in_a_new_virtual_environment(packed, scan, expected, tmp_path):
         result = subprocess.run(line, env=bare, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr[-3000:]
     (tmp_path / "empty").mkdir()
-    assert_same_label_map(receive_and_run(python, packed, scan, tmp_path / "empty"), expected)
+    for arguments in (download(packed), inference(scan)):
+        run_elsewhere(python, arguments, tmp_path / "empty")
+    assert_same_label_map(tmp_path / "empty", expected)
 
 
 def test_what_is_in_the_zip(packed, weights, tmp_path):

@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -106,11 +107,12 @@ def test_help_lists_the_options_of_the_bundle(capsys):
     assert "  --image_size [256, 256]\n" in text
 
 
-def kvseg(folder: Path, *words: str) -> list[str]:
-    """Run a command in a folder and return the plain line that it printed first."""
+def kvseg(folder: Path, *words: str, here: bool = False) -> list[str]:
+    """Run a command in a folder, in a process or here, and return the plain line that it printed first."""
     folder.mkdir(exist_ok=True)
     line = [sys.executable, "-m", "kvseg_monai", *words]
-    result = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
+    in_process = partial(subprocess.run, capture_output=True, text=True, check=False)
+    result = run_here(line, folder) if here else in_process(line, cwd=folder)
     assert result.returncode == 0, result.stderr[-3000:]
     return shlex.split(result.stdout.splitlines()[0])
 
@@ -133,7 +135,7 @@ def test_the_printed_line_gives_the_same_weights_and_label_map(tmp_path, tiny_da
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
     volume = tiny_dataset / "images" / "case6.nii.gz"
-    again(second, kvseg(first, "infer", "setr_kv", *TINY, "--dataset_dir", str(volume)))
+    again(second, kvseg(first, "infer", "setr_kv", *TINY, "--dataset_dir", str(volume), here=True))
     maps = [nib.load(place / NAME / "eval" / "case6.nii.gz") for place in (first, second)]
     assert np.array_equal(*(np.asarray(found.dataobj) for found in maps))
     assert np.array_equal(maps[0].affine, nib.load(volume).affine)
