@@ -2,6 +2,7 @@
 
 import re
 import socket
+import time
 
 import pytest
 import torch
@@ -100,7 +101,13 @@ def test_all_processes_stop_in_the_same_step(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(one_process, (port, str(tmp_path)), nprocs=2)
+    # Forked, for a process that starts anew imports all of this again; what they compute is too small for threads.
+    processes = torch.multiprocessing.start_processes(
+        one_process, (port, str(tmp_path)), nprocs=2, join=False, daemon=True, start_method="fork"
+    )
+    deadline = time.monotonic() + 60
+    while not processes.join(timeout=1):
+        assert time.monotonic() < deadline
     reported = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]
     assert reported[0] == reported[1]
     assert reported[0].startswith("the loss became NaN in epoch 1, step 3 of 4, on 1.nii.gz; ")
