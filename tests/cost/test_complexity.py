@@ -231,8 +231,9 @@ def test_a_wrong_option_ends_the_command_with_2(capsys):
 
 
 def test_the_literal_form_is_benchmarked():
-    line = [sys.executable, str(ROOT / "tests" / "benchmark_literal.py"), "--side", "4", "--repeats", "1"]
-    printed = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+    result = run_here([sys.executable, "-m", "benchmark_literal", "--side", "4", "--repeats", "1"], ROOT / "tests")
+    assert result.returncode == 0, result.stderr
+    printed = result.stdout
     assert [line.split(":")[0] for line in printed.splitlines()[:2]] == ["core", "layer"]
     assert "16 tokens, hidden_size 768, 12 heads" in printed
 
