@@ -81,9 +81,15 @@ class Here:
         return self.code
 
 
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 300
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, tiny_dataset):
-    """A study of four arms and a broken one: interrupted at once, shared by two processes, and ended in this one."""
+    """A study of four arms and a broken one: interrupted at once, then shared by a process and this one."""
     study = write_study(
         tmp_path_factory.mktemp("study"),
         tiny_dataset,
@@ -96,25 +102,24 @@ def finished(tmp_path_factory, tiny_dataset):
     hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # where tests run in the background it is ignored
     line = command("run", study)
     with subprocess.Popen(line, stderr=subprocess.PIPE, env=environment(), preexec_fn=hears) as process:
-        deadline = time.monotonic() + 300
-        while not (out / "arms" / "setr-qkv-0" / "log.txt").exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
+        wait_for(out / "arms" / "setr-qkv-0" / "log.txt")
         os.kill(process.pid, signal.SIGINT)
         reported = process.communicate(timeout=300)[1].decode()
     assert (process.returncode, reported.strip().splitlines()[-1]) == (130, "interrupted")
     assert not list(out.glob("arms/*/arm.json"))
 
-    lines = [command("run", study, "--arms", arms) for arms in ("setr-*-0", "setr-kv-0")]
-    both = [subprocess.Popen(line, stderr=subprocess.PIPE, env=environment(), text=True) for line in lines]
-    logs = [process.communicate(timeout=900)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], logs
-    assert {path.parent.name for path in out.glob("arms/*/arm.json")} == {"setr-qkv-0", "setr-kv-0"}
-
-    with pytest.MonkeyPatch.context() as patch:
+    line = command("run", study, "--arms", "setr-qkv-0")
+    with (
+        subprocess.Popen(line, stderr=subprocess.PIPE, env=environment(), text=True) as process,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        wait_for(out / "arms" / "setr-qkv-0" / "training")
         patch.setattr("kvseg_monai.study.run.subprocess", SimpleNamespace(Popen=Here, PIPE=subprocess.PIPE))
-        rest = run_here(command("run", study, "--arms", "setr-*", "--arms", "broken-own-0"), ROOT)
-    assert rest.returncode == 1, rest.stderr
-    return study, rest.stderr
+        others = run_here(command("run", study, "--arms", "setr-*", "--arms", "broken-own-0"), ROOT)
+        reported = process.communicate(timeout=900)[1]
+    assert (process.returncode, others.returncode) == (0, 1), reported + others.stderr
+    assert "1 arms made, 0 finished before" in reported
+    return study, others.stderr
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -150,7 +155,7 @@ def test_every_arm_keeps_its_record_and_its_curve(finished):
 def test_a_broken_arm_is_reported_and_stops_no_other(finished):
     assert "broken arm broken-own-0: " in finished[1]
     assert "1 arm(s) broke; the same command makes them again" in finished[1]
-    assert "2 arms made, 2 finished before" in finished[1]  # the two come after it
+    assert "3 arms made, " in finished[1]  # of which two come after it
 
 
 def test_finished_arms_are_skipped(finished, capsys):
