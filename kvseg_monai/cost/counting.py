@@ -15,6 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from kvseg_monai.utils.cpu import plain_linear
+
 _ATEN = torch.ops.aten
 _CONV_AND_LINEAR = (_ATEN.convolution, _ATEN.addmm, _ATEN.mm)  # a linear map of tokens runs as one of the last two
 
@@ -27,7 +29,7 @@ def count_macs(network: nn.Module, *inputs: Any) -> tuple[int, int]:
     fused kernel of a CPU. Works on the meta device too, where it takes neither time nor memory.
     """
     counter = FlopCounterMode(display=False, custom_mapping={_ATEN.mv: lambda matrix, *_, **__: 2 * prod(matrix)})
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+    with torch.no_grad(), plain_linear(), sdpa_kernel(SDPBackend.MATH), counter:
         network(*inputs)
     flops = counter.get_flop_counts().get("Global", {})
     return sum(flops.values()) // 2, sum(flops.get(operation, 0) for operation in _CONV_AND_LINEAR) // 2

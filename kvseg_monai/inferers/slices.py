@@ -10,11 +10,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from monai.data import MetaTensor
-from monai.inferers import Inferer
+from monai.inferers import Inferer, SliceInferer
 from torch import Tensor, nn
 
 from kvseg_monai.inferers.folding import Folded
 from kvseg_monai.inferers.precision import autocast, precision_of
+from kvseg_monai.nets.encoder_decoder import EncoderDecoder
 
 LARGEST_STRIDE = 32  # of a network: pixels of the image per pixel of its deepest map
 
@@ -24,7 +25,8 @@ class VolumeInferer(Inferer):
 
     A slice that is smaller than the canvas is padded with zeros on both sides, as in training. Where it is larger, the
     canvas grows with it, to a multiple of what the network needs; MONAI's ``SliceInferer`` would show the network two
-    to four overlapping windows instead, which costs twice as much and is no more accurate.
+    to four overlapping windows instead, which costs twice as much and is no more accurate. Networks that take one size
+    alone, as MONAI's UNETR does, get these windows; only the networks of this package are known to take others.
 
     A network in training mode, as to draw from its dropout, is called as it is; otherwise a copy that has each batch
     norm folded into the convolution before it.
@@ -46,6 +48,8 @@ class VolumeInferer(Inferer):
         """Map a volume to logits (1, classes, X, Y, Z), float32."""
         slices = torch.as_tensor(inputs)[0].permute(3, 0, 1, 2)  # (Z, C, X, Y)
         size = slices.shape[2:]
+        if any(side > least for side, least in zip(size, self.canvas, strict=True)) and not takes_any_size(network):
+            return self._by_windows(inputs, network, *args, **kwargs)
         canvas = [_grown(side, least) for side, least in zip(size, self.canvas, strict=True)]
         before = [(side - within) // 2 for side, within in zip(canvas, size, strict=True)]
         after = [side - within - first for side, within, first in zip(canvas, size, before, strict=True)]
@@ -62,6 +66,20 @@ class VolumeInferer(Inferer):
             logits[start : start + at_once] = made
         volume = logits.permute(1, 2, 3, 0)[None]
         return MetaTensor(volume).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else volume
+
+    def _by_windows(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        windows = SliceInferer(
+            spatial_dim=2, roi_size=self.canvas, sw_batch_size=self.slices_at_once, overlap=0.25, mode="gaussian"
+        )
+        with autocast(self.precision, inputs.device):
+            logits: Tensor = windows(inputs, network, *args, **kwargs)
+        return logits.float()
+
+
+def takes_any_size(network: nn.Module) -> bool:
+    """Return whether a network takes images of other sizes than it was built for, multiples of its stride."""
+    inner = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
+    return isinstance(inner, EncoderDecoder)
 
 
 def _grown(side: int, least: int) -> int:

@@ -57,7 +57,7 @@ class LabelMapOnFileGridd(MapTransform):
 
 @dataclass(frozen=True)
 class Axis:
-    """Where the voxels along an axis of the file lie on the network's grid.
+    """An axis of the file, and where its voxels lie on the network's grid.
 
     Attributes:
         source: the axis of the network's grid: 0, 1 or 2.

@@ -1,4 +1,4 @@
-"""What a process does to compute fast on a CPU: which library multiplies matrices, and how memory is given back.
+"""Speed of a process on a CPU: which library multiplies matrices, and how memory is given back.
 
 Nothing here happens at import. The bundles' ``initialize``, ``kvseg`` and the MONAI Label app call :func:`tune_cpu`.
 """
@@ -6,6 +6,8 @@ Nothing here happens at import. The bundles' ``initialize``, ``kvseg`` and the M
 import ctypes
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -39,11 +41,21 @@ def tune_cpu(*, linear: str = "auto") -> None:
 def linear_library() -> str:
     """Return the library that multiplies the matrices of linear layers in float32, ``mkl`` or ``onednn``.
 
-    Unless :func:`tune_cpu` was told one: on AMD's processors with AVX-512 oneDNN, since MKL leaves half of their rate
+    Unless :func:`tune_cpu` was given one: on AMD's processors with AVX-512 oneDNN, since MKL leaves half of their rate
     unused; elsewhere MKL, torch's own choice. The rule looks at the vendor and the instruction set alone, so that the
     same machine gives the same result each time.
     """
     return _library_by_rule() if _chosen["linear"] == "auto" else _chosen["linear"]
+
+
+@contextmanager
+def plain_linear() -> Iterator[None]:
+    """Let linear layers be torch's own within the block, as to count what they compute."""
+    chosen, _chosen["linear"] = _chosen["linear"], "mkl"
+    try:
+        yield
+    finally:
+        _chosen["linear"] = chosen
 
 
 @cache

@@ -64,7 +64,7 @@ def test_what_nothing_takes_is_refused_with_the_nearest(files, name, sentence):
         (TRAIN, ["meta_file", "logging_file", "run_id", "init_id", "final_id", "args_file", "workflow_type"]),
         ([*TRAIN, config(BUNDLE, "multi_gpu_train")], ["train#sampler#shuffle", "network#module", "validate#sampler"]),
         (UNETR, ["stock_network#hidden_size", "stock_network"]),
-        ([*INFERENCE, str(EXAMPLES / "dicom_seg.json")], ["codes", "postprocessing#transforms#3#algorithm_name"]),
+        ([*INFERENCE, str(EXAMPLES / "dicom_seg.json")], ["codes", "postprocessing#transforms#1#algorithm_name"]),
         ([*TRAIN, str(EXAMPLES / "from_weights.json")], ["weights", "initialize#3"]),
     ],
 )

@@ -66,7 +66,7 @@ def test_what_was_saved_before_stays(poison, tmp_path, tiny_dataset):
         kept.update({path.name: path.read_bytes() for path in (tmp_path / "models").iterdir()})
         with torch.no_grad():
             if poison == "weights":
-                next(engine.network.parameters()).view(-1)[0] = NAN
+                next(engine.network.parameters()).fill_(NAN)
             else:
                 engine.state.batch["image"][1] = INF
 

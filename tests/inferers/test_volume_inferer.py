@@ -56,6 +56,14 @@ def test_the_canvas_grows_with_the_slice(name, attention):
     assert torch.allclose(infer(net, volume), expected, atol=1e-4)
 
 
+def test_a_network_that_takes_one_size_alone_gets_windows():
+    net, volume = unet(), torch.rand(1, 1, 90, 64, 3)
+    with torch.no_grad():
+        windows = SliceInferer(spatial_dim=2, roi_size=(64, 64), sw_batch_size=4, overlap=0.25, mode="gaussian")
+        expected = windows(volume, net)
+    assert torch.allclose(infer(net, volume), expected, atol=1e-4)
+
+
 def test_large_slices_go_fewer_at_a_time():
     seen = []
     net = network()
