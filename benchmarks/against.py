@@ -11,7 +11,6 @@ its first step.
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -29,6 +28,13 @@ network, size, side, target = sys.argv[1:]
 torch.save(getattr(kvseg_monai, network)(1, 4, int(side), attention="kv", size=size).state_dict(), target)
 """
 CLASSES = {"setr": "SETR", "transunet": "TransUNet", "cvt": "CvT"}
+
+
+def machine() -> str:
+    """Name the processor."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    facts = dict(line.replace("\t", "").split(": ", 1) for line in lines if ": " in line)
+    return " ".join([facts.get("model name", "?"), "family", facts.get("cpu family", "?"), facts.get("model", "?")])
 
 
 @contextmanager
@@ -84,8 +90,13 @@ def training(root: Path, options: argparse.Namespace, epochs: int, cases: int, e
         datalist = json.loads((source / "datalist.json").read_text(encoding="utf-8"))
         listed = datalist["training"][: cases + 4]
         datalist = {**datalist, "training": listed[:cases], "validation": listed[cases:], "test": []}
-        Path(folder, "datalist.json").write_text(json.dumps(datalist), encoding="utf-8")
-        places = ("--dataset_dir", folder, "--base_dir", source, "--ckpt_dir", f"{folder}/models")
+        data = Path(folder, "data")
+        for entry in listed:
+            for path in (Path(entry["image"]), Path(entry["label"])):
+                (data / path).parent.mkdir(parents=True, exist_ok=True)
+                (data / path).symlink_to((source / path).resolve())
+        (data / "datalist.json").write_text(json.dumps(datalist), encoding="utf-8")
+        places = ("--dataset_dir", data, "--ckpt_dir", f"{folder}/models")
         shape = ("--network_def#size", options.size, "--image_size", f"[{options.side},{options.side}]")
         length = ("--output_dir", f"{folder}/eval", "--max_epochs", epochs, "--val_interval", 1000)
         return cpu_seconds(bundle_run(root, options.net, "train", *places, *shape, *length, *extra), root)[0]
@@ -122,7 +133,7 @@ def main() -> None:
         rounds = [(work(other, options, []), work(ROOT, options, options.extra)) for _ in range(options.rounds)]
     theirs, ours = ([pair[side][0] for pair in rounds] for side in (0, 1))
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
-    print(f"{options.what} {options.net} {options.size}, {' '.join(options.extra)} one thread, {platform.processor()}")
+    print(" ".join([options.what, options.net, options.size, *options.extra, "on", machine()]))
     print(f"{options.commit}: {statistics.median(theirs):.2f} CPU s, {max(pair[0][1] for pair in rounds):.2f} GB")
     print(f"{head.stdout.strip()}: {statistics.median(ours):.2f} CPU s, {max(pair[1][1] for pair in rounds):.2f} GB")
     print(f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
