@@ -22,6 +22,7 @@ from kvseg_monai.utils.files import refuse_foreign
 from kvseg_monai.utils.flags import as_flag
 from kvseg_monai.utils.overlap import refuse_overlap
 from kvseg_monai.utils.program import program
+from kvseg_monai.utils.safetensors_file import written_with
 from kvseg_monai.utils.weights import load_weights, save_whole
 
 logger = logging.getLogger(__name__)
@@ -213,12 +214,20 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     for path in (*options.config_file, options.target.parent):
         if not Path(path).exists():
             raise InputError(f"{path} does not exist; give a file or folder that does")
-    if options.target.exists() and not (options.overwrite and options.target.is_file()):
-        raise InputError(f"{options.target} is there already; give another --target, or --overwrite to replace a file")
     sources = {"weights": options.weights, **{f"config_file {file}": file for file in options.config_file}}
-    refuse_overlap(sources=sources, targets={"target": options.target})
-    refuse_foreign([options.target])
+    _refuse_existing(options.target, overwrite=options.overwrite)
+    targets = written_with(options.target)
+    for path in targets:
+        refuse_overlap(sources=sources, targets={"target": path})
+    for path in targets:
+        _refuse_existing(path, overwrite=options.overwrite)
+    refuse_foreign(targets)
     return options
+
+
+def _refuse_existing(path: Path, *, overwrite: bool) -> None:
+    if path.exists() and not (overwrite and path.is_file()):
+        raise InputError(f"{path} is there already; give another --target, or --overwrite to replace a file")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,6 +26,11 @@ def beside(weights: Path) -> Path:
     return weights.with_suffix(SUFFIX)
 
 
+def written_with(weights: Path) -> list[Path]:
+    """Return the files that saving weights writes: a ``.pt`` file has safetensors beside it."""
+    return [weights, beside(weights)] if weights.suffix == ".pt" else [weights]
+
+
 def as_safetensors(state: Mapping[str, Tensor], *, pt_sha256: str = "") -> bytes:
     """Return a state dict as the content of a safetensors file.
 

@@ -21,6 +21,7 @@ from kvseg_monai.conversion.closest_key import closest_key
 from kvseg_monai.conversion.convert import converted, main, to_kv
 from kvseg_monai.conversion.modules import KeyValueSABlock, KeyValueWindowAttention
 from kvseg_monai.errors import InputError
+from kvseg_monai.utils.weights import load_weights, save_whole
 
 HIDDEN_SIZE, HEADS = 16, 2
 SMALL = {"hidden_size": HIDDEN_SIZE, "mlp_dim": 24, "num_heads": HEADS}
@@ -447,6 +448,24 @@ def test_bundle_definition_and_command_line(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["convert", *arguments, *extra])
         with pytest.raises(ValueError, match=sentence):
             main()
+
+
+def test_the_safetensors_beside_a_target_never_replace_what_is_read(tmp_path):
+    """``base.pt`` is written with ``base.safetensors``, which here are the weights to convert."""
+    source = tmp_path / "base.safetensors"
+    save_whole(build("vit").state_dict(), source)
+    (tmp_path / "net.json").write_text(json.dumps({"network_def": DEFINITION}))
+    before = source.read_bytes()
+    line = ["--config_file", str(tmp_path / "net.json"), "--weights", str(source), "--target"]
+    for extra in ([], ["--overwrite"]):
+        with pytest.raises(InputError, match=r"base\.safetensors is the same as --weights .*give another --target"):
+            main([*line, str(tmp_path / "base.pt"), *extra])
+    assert main([*line, str(tmp_path / "kv.safetensors")]) == 0
+    with pytest.raises(InputError, match=r"kv\.safetensors is there already; give another --target, or --overwrite"):
+        main([*line, str(tmp_path / "kv.pt")])
+    assert source.read_bytes() == before
+    assert names_in(tmp_path) == ["base.safetensors", "kv.safetensors", "net.json"]
+    load_weights(converted(build("vit"), warm_start=False), tmp_path / "kv.safetensors")
 
 
 def test_lazy_module_name():
