@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--notice", metavar="TEXT", help="warning about the data, shown in a banner")
     maps = parser.add_argument_group("attention maps")
     maps.add_argument("--bundle", metavar="DIR", help="the bundle that was scored: folder, name, or its inference.json")
-    maps.add_argument("--weights", metavar="FILE", help="its trained weights, .pt")
+    maps.add_argument("--weights", metavar="FILE", help="its trained weights, .pt or .safetensors")
     maps.add_argument("--case", metavar="NAME", help="whose slice is shown (default: the median case)")
     maps.add_argument("--slice", type=int, metavar="N", help="from 1 at the feet (default: the one with most label)")
     options = vars(parse_with_overrides(parser, sys.argv[1:] if arguments is None else arguments))

@@ -25,17 +25,20 @@ def read_weights(path: str | Path, *, device: torch.device | str = "cpu") -> Any
     Where safetensors lie beside a ``.pt`` file and were written with it, they are read instead. Those of another
     ``.pt`` file, which was replaced since, are passed over, and so are damaged ones, with a warning.
 
-    ``torch.load`` compares no checksum. Here the sha256 of the file is compared where one lies beside it
-    (``model.pt.sha256``), else those that the zip holds of each of its parts.
+    The sha256 of the file that is named is compared where one lies beside it (``model.pt.sha256``). ``torch.load``
+    compares no checksum: without a sha256 those are compared that the zip holds of each of its parts.
 
     Raises:
         InputError: when the file is damaged, does not match its sha256, has no checksum (torch before 1.6),
             or a tensor in it holds NaN or an infinite number.
     """
     path = Path(path)
+    checked = matches_checksum(path)
     content = _state_beside(path, device) if path.suffix == ".pt" else None
-    if content is None:
-        content = read_safetensors(path, device=device) if path.suffix == SUFFIX else _unpickled(path, device)
+    if content is None and path.suffix == SUFFIX:
+        content = read_safetensors(path, device=device)
+    elif content is None:
+        content = _unpickled(path, device, checked=checked)
     if bad := next(non_finite(content), None):
         raise InputError(
             f"{path} holds NaN or infinite numbers ({bad}), from which nothing is predicted or trained; give weights "
@@ -47,7 +50,10 @@ def read_weights(path: str | Path, *, device: torch.device | str = "cpu") -> Any
 def _state_beside(path: Path, device: torch.device | str) -> dict[str, Tensor] | None:
     """Return the weights of the safetensors that were written with a ``.pt`` file, None where there are none."""
     safetensors = beside(path)
-    if not safetensors.is_file() or partner_of(safetensors) != digest_of(path):
+    if not safetensors.is_file():
+        return None
+    if partner_of(safetensors) != digest_of(path):
+        logger.warning("%s was not written with %s, which is read instead", safetensors, path.name)
         return None
     try:
         return read_safetensors(safetensors, device=device)
@@ -56,8 +62,8 @@ def _state_beside(path: Path, device: torch.device | str) -> dict[str, Tensor] |
         return None
 
 
-def _unpickled(path: Path, device: torch.device | str) -> Any:
-    checked = matches_checksum(path) or _parts_are_whole(path)
+def _unpickled(path: Path, device: torch.device | str, *, checked: bool) -> Any:
+    checked = checked or _parts_are_whole(path)
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from kvseg_monai.errors import InputError
+from kvseg_monai.utils.records import digest_of
 from kvseg_monai.utils.safetensors_file import as_safetensors, digest_of_state, read_safetensors
 from kvseg_monai.utils.weights import load_weights, save_whole
 from kvseg_monai.utils.weights_file import read_weights
@@ -46,10 +47,25 @@ def test_safetensors_are_preferred_where_they_were_written_with_the_pt_file(weig
     assert same(read_weights(weights), network().state_dict())
 
 
-def test_those_of_another_pt_file_are_passed_over(weights):
+def test_those_of_another_pt_file_are_passed_over_and_that_is_said(weights, caplog):
     """As MONAI Label leaves them, which puts another ``model.pt`` into the folder."""
+    read_weights(weights)
+    assert not caplog.records
     torch.save({name: value + 1 for name, value in network().state_dict().items()}, weights)
     assert read_weights(weights)["0.bias"][0] == network().state_dict()["0.bias"][0] + 1
+    stale = weights.with_suffix(".safetensors")
+    assert caplog.messages == [f"{stale} was not written with model.pt, which is read instead"]
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_the_sha256_of_the_file_that_is_named_is_compared(suffix, weights):
+    named = weights.with_suffix(suffix)
+    checksum = named.with_name(f"{named.name}.sha256")
+    checksum.write_text(f"{digest_of(named)}  {named.name}\n")
+    assert same(read_weights(named), network().state_dict())
+    checksum.write_text(f"{'0' * 64}  {named.name}\n")
+    with pytest.raises(InputError, match=rf"{named.name} is not the file whose sha256 stands in"):
+        read_weights(named)
 
 
 def test_alone_they_load_into_a_network(weights, tmp_path):
