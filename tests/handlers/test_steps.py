@@ -1,6 +1,7 @@
 """Training counted in steps: exactly so many, in epochs of any length, also after an interruption."""
 
 import json
+import re
 from itertools import chain
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ignite.engine import Events
 from monai.bundle import create_workflow
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedTrainer
-from support import BUNDLES, config
+from support import BUNDLES, config, run
 from torch import nn
 
 from kvseg_monai.errors import InputError, find_input_error
@@ -185,3 +186,11 @@ def test_a_wrong_number_of_steps_is_refused_before_any_data_are_read(value, tmp_
     sentence = str(find_input_error(caught.value))
     assert sentence.startswith("--max_steps is ")
     assert value in sentence
+
+
+@pytest.mark.parametrize(("name", "value"), [("max_steps", "nan"), ("steps_per_epoch", "0")])
+def test_monais_command_line_ends_with_the_sentence(name, value, tmp_path):
+    result = run("setr_kv_segmentation", "train", tmp_path, tmp_path / "nothing", f"--{name}", value)
+    assert result.returncode == 2
+    assert re.search(rf"^error: --{name} is '?{value}'?; it must be a whole number from 1 on$", result.stderr, re.M)
+    assert "Traceback" not in result.stderr
