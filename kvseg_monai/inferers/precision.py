@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.cpu import has_bf16
+from kvseg_monai.utils.tensors import plain
 
 PRECISIONS = ("fp32", "bf16", "auto")
 
@@ -43,7 +44,7 @@ class PrecisionInferer(Inferer):
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """Map images (B, C, H, W) to logits (B, classes, H, W)."""
-        inputs = torch.as_tensor(inputs).contiguous(memory_format=torch.channels_last)
+        inputs = plain(inputs).contiguous(memory_format=torch.channels_last)
         with autocast(self.precision, inputs.device):
             logits: Tensor = network(inputs, *args, **kwargs)
         return logits.float()

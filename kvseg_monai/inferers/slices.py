@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kvseg_monai.inferers.folding import Folded
 from kvseg_monai.inferers.precision import autocast, precision_of
 from kvseg_monai.nets.encoder_decoder import EncoderDecoder
+from kvseg_monai.utils.tensors import plain
 
 LARGEST_STRIDE = 32  # of a network: pixels of the image per pixel of its deepest map
 
@@ -46,7 +47,7 @@ class VolumeInferer(Inferer):
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """Map a volume to logits (1, classes, X, Y, Z), float32."""
-        slices = torch.as_tensor(inputs)[0].permute(3, 0, 1, 2)  # (Z, C, X, Y)
+        slices = plain(inputs)[0].permute(3, 0, 1, 2)  # (Z, C, X, Y)
         size = slices.shape[2:]
         if any(side > least for side, least in zip(size, self.canvas, strict=True)) and not takes_any_size(network):
             return self._by_windows(inputs, network, *args, **kwargs)

@@ -14,6 +14,8 @@ from monai.data import MetaTensor
 from monai.transforms import Activations, AsDiscrete, Compose, Invertd, MapTransform
 from torch import Tensor
 
+from kvseg_monai.utils.tensors import plain
+
 SLICES_AT_ONCE = 8  # what one block of scores takes on the file's grid stays within the processor's cache
 
 
@@ -45,7 +47,7 @@ class LabelMapOnFileGridd(MapTransform):
             if axes is None:
                 result[key] = self._by_monai(result, key)
                 continue
-            labels = torch.as_tensor(label_map(torch.as_tensor(result[key]), axes))
+            labels = label_map(plain(result[key]), axes)
             result[key] = MetaTensor(labels[None], affine=_file_affine(image), meta=_file_meta(image))
         return result
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable, Spacingd
 from skimage.filters import threshold_otsu
 from torch import Tensor
+
+from kvseg_monai.utils.tensors import plain
 
 CASE = "case"  # key of the name of a case's image, which stays when the image has become a plain tensor
 SLICES = "slices"  # key of a case's slices that show a class, per class
@@ -33,7 +34,7 @@ def body_mask(image: Tensor) -> Tensor:
     Returns:
         A mask of the same shape; where nothing stands out, all of it.
     """
-    volume = _plain(image)[0].float()
+    volume = plain(image)[0].float()
     sample = volume[::2, ::2].clip(max=float(_quantile(volume.flatten()[::7], 0.99))).double()
     lowest = sample.min()
     if sample.max() <= lowest:
@@ -49,11 +50,6 @@ def body_mask(image: Tensor) -> Tensor:
     if not mask.any():
         mask = torch.ones_like(mask)
     return mask[None].expand(image.shape)
-
-
-def _plain(image: Tensor) -> Tensor:
-    """Return a volume without its metadata, which MONAI's tensors compute anew at each operation."""
-    return image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
 
 
 def _quantile(values: Tensor, share: float) -> Tensor:
@@ -130,7 +126,7 @@ def slices_of_classes(label: Tensor) -> list[Tensor]:
     Args:
         label: (1, X, Y, Z) whole numbers from 0 on.
     """
-    slices = _plain(label)[0].movedim(-1, 0).flatten(1)
+    slices = plain(label)[0].movedim(-1, 0).flatten(1)
     values = slices.flatten().int().bincount().nonzero()[:, 0].tolist()
     return [(slices == value).any(1).nonzero()[:, 0] for value in values if value > 0]
 
@@ -177,7 +173,7 @@ class RandSlicesd(Randomizable, MapTransform):
         label = data[self.label_key]
         slices = data[SLICES] if SLICES in data else slices_of_classes(label)
         chosen = [self._draw(slices, label.shape[-1]) for _ in range(self.num_samples)]
-        volumes = {key: _plain(data[key]) for key in self.key_iterator(dict(data))}
+        volumes = {key: plain(data[key]) for key in self.key_iterator(dict(data))}
         case: dict[Hashable, Any] = {CASE: data[CASE]} if CASE in data else {}
         return [{**case, **{key: volume[..., index].float() for key, volume in volumes.items()}} for index in chosen]
 
