@@ -196,7 +196,8 @@ class Checkpoints:
             move(record_of(candidate), record_of(model))
             set_checksum_aside(model)
             move(candidate, model)
-            move(beside(candidate), beside(model))
+            if beside(candidate).is_file():  # not of a run that an earlier version began
+                move(beside(candidate), beside(model))
             self.earlier_score = None
         else:
             logger.warning(

@@ -15,6 +15,7 @@ from kvseg_monai.handlers.checkpoints import Checkpoints
 from kvseg_monai.utils.old_names import CHECKPOINT
 from kvseg_monai.utils.records import RECORD
 from kvseg_monai.utils.weights import load_weights, save_whole
+from kvseg_monai.utils.weights_file import read_weights
 
 
 @pytest.fixture
@@ -243,6 +244,17 @@ def test_what_somebody_else_put_there_is_kept_under_another_name(tmp_path):
     assert all(content in there for content in mine.values())
     train(tmp_path, [0, 0, 0, 0.4], resume=True)
     assert len(names(tmp_path)) == 8  # from now on it is ours
+
+
+def test_a_run_that_an_earlier_version_began_ends_without_safetensors(tmp_path):
+    """Those of the earlier model are then passed over, since they were not written with the new one."""
+    train(tmp_path, [0.2])
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(tmp_path, [0, 0.5], earlier=0.2, breaks=True)
+    (tmp_path / "model_candidate.safetensors").unlink()
+    train(tmp_path, [0, 0, 0.3], resume=True)
+    assert saved(tmp_path) == 2
+    assert read_weights(tmp_path / "model.pt")["weight"].item() == 2
 
 
 def test_a_model_that_was_changed_since_is_kept_when_a_better_one_comes(tmp_path):
