@@ -9,7 +9,6 @@ from typing import Any
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.nearest import did_you_mean
-from kvseg_monai.utils.old_names import RETIRED
 from kvseg_monai.utils.run_options import RUN_OPTIONS, config_files, read_mapping, run_options
 
 TARGET = "_target_"
@@ -76,8 +75,6 @@ def find_mistake(parts: Sequence[str], known: Mapping[str, Any], arguments_of: A
             more = _names_beside(place, part, arguments_of, in_component=in_component) if last else ()
             if more is None or part in more:
                 return None
-            if last and RETIRED.get(part) in names:
-                return f"did you mean --{RETIRED[part]}?"
             form = "--" + "#".join([*parts[:depth], "{}", *parts[depth + 1 :]])
             return did_you_mean(part, {*names, *more}, form=form) or _found_deeper(part, known if not depth else {})
         in_component = in_component or TARGET in names

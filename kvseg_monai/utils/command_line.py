@@ -9,7 +9,6 @@ import math
 import sys
 from collections import deque
 from collections.abc import Container, Mapping, Sequence
-from difflib import get_close_matches
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from monai.bundle import ConfigParser
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.flags import PLACES, as_flag, takes
-from kvseg_monai.utils.old_names import RETIRED
+from kvseg_monai.utils.nearest import did_you_mean
 from kvseg_monai.utils.run_options import RUN_OPTIONS, config_files, is_bundle_run
 
 
@@ -97,10 +96,8 @@ def check_overrides(config: ConfigParser, options: Mapping[str, str]) -> None:
 def _hint(name: str, config: ConfigParser) -> str:
     parent, _, last = name.rpartition("#")
     siblings = config.get(parent) if parent else config.get()
-    if last in RETIRED:
-        return f"; did you mean --{RETIRED[last]}?"
-    close = get_close_matches(last, siblings if isinstance(siblings, dict) else [], n=1)
-    return f"; did you mean --{name.removesuffix(last)}{close[0]}?" if close else "; configs/*.json hold all names"
+    known = siblings if isinstance(siblings, dict) else ()
+    return f"; {did_you_mean(last, known, form=f'--{name.removesuffix(last)}{{}}') or 'configs/*.json hold all names'}"
 
 
 def _check_kind(name: str, text: str, value: Any, default: Any) -> None:

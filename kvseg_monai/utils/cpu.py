@@ -66,12 +66,19 @@ def _library_by_rule() -> str:
 
 @cache
 def vendor() -> str:
-    """Return the maker of the processor, as the processor spells it: ``GenuineIntel``, ``AuthenticAMD``; "" unknown."""
+    """Return the maker of the processor as it spells itself, ``GenuineIntel`` or ``AuthenticAMD``."""
+    return processor_fact("vendor_id") or platform.processor().rpartition(", ")[2]  # Windows ends its description so
+
+
+@cache
+def processor_fact(name: str) -> str:
+    """Return what Linux says of the first processor under a name, such as ``model name``; "" where it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        lines = [f"vendor_id: {platform.processor().rpartition(', ')[2]}"]  # Windows ends its description so
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
+        return ""
+    facts = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in facts if key.strip() == name), "")
 
 
 @cache

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from kvseg_monai._version import __version__
-from kvseg_monai.utils.cpu import linear_library
+from kvseg_monai.utils.cpu import linear_library, processor_fact
 
 
 def commit() -> str | None:
@@ -44,18 +44,10 @@ def machine(device: str = "cpu") -> str:
     """Name the processor of a device; for a CPU also its cores, instruction set and the threads that torch uses."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
+    # On Linux the kernel alone knows the name, elsewhere the platform.
+    processor = processor_fact("model name") or platform.processor() or platform.machine()
     capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
     return (
-        f"{_processor()} ({capability}), {os.cpu_count()} cores, torch threads: {threads}, linear layers: "
+        f"{processor} ({capability}), {os.cpu_count()} cores, torch threads: {threads}, linear layers: "
         f"{linear_library()}"
     )
-
-
-def _processor() -> str:
-    """Return the processor's name; platform knows it on Windows and macOS, on Linux only the kernel does."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(iter(names), platform.processor() or platform.machine())
