@@ -1,4 +1,4 @@
-"""Compare this checkout's speed with another commit's: ``python benchmarks/against.py fb0e554 infer --volume FILE``.
+"""Compare this checkout's speed with another commit's: ``python benchmarks/against.py fb0e554 infer --volume DIR``.
 
 Both run MONAI's runner on a bundle, in turn, as whole processes with one thread; what counts is the CPU time that the
 system accounts to them, the kernel's share included. A ratio below 1 says that this checkout needs less.
@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kvseg_monai.utils.provenance import commit, machine
+
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = """
 import sys, torch, kvseg_monai
@@ -28,13 +30,6 @@ network, size, side, target = sys.argv[1:]
 torch.save(getattr(kvseg_monai, network)(1, 4, int(side), attention="kv", size=size).state_dict(), target)
 """
 CLASSES = {"setr": "SETR", "transunet": "TransUNet", "cvt": "CvT"}
-
-
-def machine() -> str:
-    """Name the processor."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    facts = dict(line.replace("\t", "").split(": ", 1) for line in lines if ": " in line)
-    return " ".join([facts.get("model name", "?"), "family", facts.get("cpu family", "?"), facts.get("model", "?")])
 
 
 @contextmanager
@@ -102,15 +97,15 @@ def training(root: Path, options: argparse.Namespace, epochs: int, cases: int, e
         return cpu_seconds(bundle_run(root, options.net, "train", *places, *shape, *length, *extra), root)[0]
 
 
-def train(root: Path, options: argparse.Namespace, extra: list[str]) -> tuple[float, float]:
+def train(root: Path, options: argparse.Namespace, extra: list[str]) -> tuple[float, None]:
     """Return the CPU seconds of a step: 8 steps an epoch, three epochs less one."""
     longer, shorter = (training(root, options, epochs, 32, extra) for epochs in (3, 1))
-    return (longer - shorter) / 16, 0.0
+    return (longer - shorter) / 16, None
 
 
-def start(root: Path, options: argparse.Namespace, extra: list[str]) -> tuple[float, float]:
+def start(root: Path, options: argparse.Namespace, extra: list[str]) -> tuple[float, None]:
     """Return the CPU seconds of a training with one step, imports included."""
-    return training(root, options, 1, 4, extra), 0.0
+    return training(root, options, 1, 4, extra), None
 
 
 def main() -> None:
@@ -127,15 +122,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--extra", nargs=argparse.REMAINDER, default=[], help="options for this checkout alone")
     options = parser.parse_args()
+    needed = "volume" if options.what == "infer" else "dataset_dir"
+    if getattr(options, needed) is None:
+        parser.error(f"{options.what} needs --{needed}")
     work = {"infer": infer, "train": train, "start": start}[options.what]
-    head = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
     with checkout(options.commit) as other:
         rounds = [(work(other, options, []), work(ROOT, options, options.extra)) for _ in range(options.rounds)]
-    theirs, ours = ([pair[side][0] for pair in rounds] for side in (0, 1))
-    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
-    print(" ".join([options.what, options.net, options.size, *options.extra, "on", machine()]))
-    print(f"{options.commit}: {statistics.median(theirs):.2f} CPU s, {max(pair[0][1] for pair in rounds):.2f} GB")
-    print(f"{head.stdout.strip()}: {statistics.median(ours):.2f} CPU s, {max(pair[1][1] for pair in rounds):.2f} GB")
+    print(" ".join([options.what, options.net, options.size, *options.extra, "with one thread on", machine()]))
+    for side, name in enumerate((options.commit, commit() or "this folder")):
+        seconds, memory = zip(*(pair[side] for pair in rounds), strict=True)
+        peak = f", {max(memory):.2f} GB" if options.what == "infer" else ""
+        print(f"{name}: {statistics.median(seconds):.2f} CPU s{peak}")
+    ratios = [ours / theirs for (theirs, _), (ours, _) in rounds]
     print(f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
 
 
