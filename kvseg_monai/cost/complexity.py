@@ -2,11 +2,11 @@
 
 Parameters and multiply-accumulates (MACs) are counted, see :func:`kvseg_monai.cost.counting.count_macs`; peak memory
 is that of the weights plus :func:`kvseg_monai.cost.counting.peak_memory`. Latency is measured on one image: all kinds
-of
-a network, and a large matrix product that measures the machine's rate, take turns within one run. A ratio of latencies,
-and a share of that
-rate, is the median over the rounds of the ratio within a round, since what slows a shared machine down for a while hits
-both sides of it; it may differ a little from the ratio of the medians.
+of a network, and a large linear layer that measures the machine's rate, take turns within one run. All of them compute
+as in the bundles: images laid out channels last, linear layers by the library that
+:func:`kvseg_monai.utils.cpu.linear_library` chooses, whose rate is the honest one where MKL uses half of a processor.
+A ratio of latencies, and a share of that rate, is the median over the rounds of the ratio within a round, since what
+slows a shared machine down for a while hits both sides of it; it may differ a little from the ratio of the medians.
 """
 
 import argparse
@@ -25,11 +25,13 @@ from torch import Tensor, nn
 
 from kvseg_monai import nets
 from kvseg_monai.blocks import ATTENTION_KINDS
+from kvseg_monai.blocks.linear import linear
 from kvseg_monai.cost.counting import count_macs, peak_memory
 from kvseg_monai.cost.table import FORMATS, split_readme, to_markdown, update_readme
 from kvseg_monai.cost.timing import time_in_turn
 from kvseg_monai.errors import InputError
 from kvseg_monai.nets.checks import choose
+from kvseg_monai.utils.cpu import tune_cpu
 from kvseg_monai.utils.program import program
 from kvseg_monai.utils.provenance import commit, machine
 
@@ -80,12 +82,17 @@ def _time(
     networks: Mapping[str, nn.Module], image: Tensor, *, rounds: int, title: str
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yield seconds of each network and of the matrix product, of some rounds with the weights in one place."""
-    left, right, product = (torch.rand(GEMM_SIDE, GEMM_SIDE, device=image.device) for _ in range(3))
+    tokens, weight = (torch.rand(GEMM_SIDE, GEMM_SIDE, device=image.device) for _ in range(2))
     for share in np.array_split(np.arange(rounds), min(rounds, PLACEMENTS)):
         networks = {kind: copy.deepcopy(network) for kind, network in networks.items()}
         tasks = {kind: partial(network, image) for kind, network in networks.items()}
-        tasks[GEMM] = partial(torch.mm, left, right, out=product)
+        tasks[GEMM] = partial(linear, tokens[None], weight, None)
         yield time_in_turn(tasks, rounds=len(share), title=title)
+
+
+def _placed(network: nn.Module, device: str) -> nn.Module:
+    placed: nn.Module = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own form
+    return placed
 
 
 @torch.no_grad()
@@ -93,8 +100,8 @@ def measure(
     variant: Variant, kinds: Sequence[str], *, rounds: int, device: str = "cpu"
 ) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
     """Return the memory of each kind, in MiB, and the seconds (rounds,) of each kind and of the matrix product."""
-    image = variant.image().to(device)
-    networks = {kind: variant.build(kind).to(device) for kind in kinds}
+    image = variant.image().to(device, memory_format=torch.channels_last)
+    networks = {kind: _placed(variant.build(kind), device) for kind in kinds}
     timed = list(_time(networks, image, rounds=rounds, title=str(variant)))
     seconds = {name: np.concatenate([part[name] for part in timed]) for name in timed[0]}
     memory = {}
@@ -178,6 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     if options.readme:
         split_readme(options.readme)  # before minutes of measuring
+    tune_cpu()
     try:
         counted = _count_all(options)
     except ValueError as error:

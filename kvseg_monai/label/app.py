@@ -38,6 +38,7 @@ from kvseg_monai.label.requests import (
 from kvseg_monai.label.segments import describe_segments
 from kvseg_monai.label.studies import image_file, keep_images
 from kvseg_monai.transforms import LabelMapOnFileGridd
+from kvseg_monai.utils.cpu import tune_cpu
 from kvseg_monai.utils.labels import colours_of
 from kvseg_monai.utils.model_files import BEST
 from kvseg_monai.utils.weights import load_weights
@@ -69,6 +70,7 @@ class Inference(BundleInferTask):
 
     def __init__(self, path: str, conf: dict[str, str], **options: Any) -> None:
         super().__init__(path, conf, load_strict=True, **options)
+        tune_cpu(linear=self.bundle_config.get("linear", "auto"))
         self._checked: tuple[Path, int] | None = None
 
     def __call__(self, request: dict[str, Any], callbacks: Any = None) -> Any:
