@@ -6,6 +6,7 @@ from .dataset import notice as notice
 from .dataset import require_volumes as require_volumes
 from .dataset import volumes as volumes
 from .nifti import VOLUME_SUFFIXES as VOLUME_SUFFIXES
+from .on_device import OnDevice as OnDevice
 from .outputs import all_to_do as all_to_do
 from .outputs import common_root as common_root
 from .outputs import label_map_name as label_map_name
@@ -23,6 +24,7 @@ __all__ = [
     "AtomicNibabelWriter",
     "Case",
     "NiftiReader",
+    "OnDevice",
     "PreparedCases",
     "VolumeDataset",
     "VolumeReader",

@@ -2,6 +2,9 @@
 
 import math
 import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,8 @@ from tqdm.auto import tqdm
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.transforms.slices import CASE
+
+STEPS_TOGETHER = 32  # on a GPU: between two looks at the losses, each of which waits for it
 
 
 class SeedEpochs:
@@ -55,6 +60,16 @@ class SeedEpochs:
         self.first = False
 
 
+@dataclass(frozen=True)
+class _Step:
+    """A step of a training that is not looked at yet: its number in its epoch, its loss and norm (2,), its cases."""
+
+    epoch: int
+    number: int
+    numbers: Tensor
+    cases: Sequence[str]
+
+
 class StopOnNan:
     """Handler that ends a training whose loss or weights have become NaN or infinite, with step and cases.
 
@@ -62,37 +77,64 @@ class StopOnNan:
     was saved before stays. Under mixed precision a step whose gradients alone are infinite is left out by the scaler
     and is no reason to stop. Of several processes all stop, in the same step.
 
+    To look at a number a GPU is waited for. There the numbers of some steps are kept on it and looked at together, at
+    the latest at the end of the epoch, before anything is validated or saved; the first bad step is the one named.
+
     Args:
         network: that is trained.
+        interval: after how many steps they are looked at; None for each on the CPU, :data:`STEPS_TOGETHER` on a GPU.
 
     Raises:
         InputError: saying what was not finite, in which epoch and step, and with which volumes.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, interval: int | None = None) -> None:
         self.weights = [weight for weight in network.parameters() if weight.requires_grad]
+        on_gpu = any(weight.is_cuda for weight in self.weights)
+        self.interval = interval or (STEPS_TOGETHER if on_gpu else 1)
+        self.waiting: list[_Step] = []
 
     def attach(self, engine: Engine) -> None:
-        """Check on ``ITERATION_COMPLETED``, when the optimizer has made its step."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._check)
+        """Note on ``ITERATION_COMPLETED``, after the optimizer's step; look at the end of an epoch as well."""
+        engine.add_event_handler(Events.STARTED, self.waiting.clear)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._note)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._look)
 
-    def _check(self, engine: Engine) -> None:
+    def _note(self, engine: Engine) -> None:
         loss = engine.state.output["loss"].detach().float()
         norm = nn.utils.get_total_norm([weight.detach() for weight in self.weights])  # not finite if one of them is not
-        numbers = torch.stack((loss, norm.to(loss)))
+        number = (engine.state.iteration - 1) % engine.state.epoch_length + 1
+        cases = list(dict.fromkeys(engine.state.batch.get(CASE, [])))
+        self.waiting.append(_Step(engine.state.epoch, number, torch.stack((loss, norm.to(loss))), cases))
+        if number % self.interval == 0:
+            self._look(engine)
+
+    def _look(self, engine: Engine) -> None:
+        if not self.waiting:
+            return
+        steps, numbers = self.waiting[:], torch.stack([step.numbers for step in self.waiting])  # (steps, 2)
+        self.waiting.clear()
         if _everywhere(numbers.isfinite().all()):
             return
-        found = _from_all((*numbers.tolist(), list(dict.fromkeys(engine.state.batch.get(CASE, [])))))
-        wrong = [("loss", loss, cases) for loss, _, cases in found if not math.isfinite(loss)]
-        wrong = wrong or [("norm of the weights", norm, cases) for _, norm, cases in found if not math.isfinite(norm)]
+        found = _from_all([(*pair, step.cases) for step, pair in zip(steps, numbers.tolist(), strict=True)])
+        first, of_processes = next(
+            (step, same) for step, same in zip(steps, zip(*found, strict=True), strict=True) if _any_bad(same)
+        )
+        wrong = [("loss", loss, cases) for loss, _, cases in of_processes if not math.isfinite(loss)]
+        wrong = wrong or [
+            ("norm of the weights", norm, cases) for _, norm, cases in of_processes if not math.isfinite(norm)
+        ]
         what, value, _ = wrong[0]
-        step = (engine.state.iteration - 1) % engine.state.epoch_length + 1
         cases = ", ".join(case for *_, cases in wrong for case in cases)
         raise InputError(
-            f"the {what} became {'NaN' if math.isnan(value) else 'infinite'} in epoch {engine.state.epoch}, "
-            f"step {step} of {engine.state.epoch_length}, on {cases or 'its volumes'}; the training stops, and what "
-            "was saved before stays: lower --learning_rate, give --precision fp32, or inspect these volumes"
+            f"the {what} became {'NaN' if math.isnan(value) else 'infinite'} in epoch {first.epoch}, "
+            f"step {first.number} of {engine.state.epoch_length}, on {cases or 'its volumes'}; the training stops, and "
+            "what was saved before stays: lower --learning_rate, give --precision fp32, or inspect these volumes"
         )
+
+
+def _any_bad(same_step: Sequence[tuple[float, float, Any]]) -> bool:
+    return not all(math.isfinite(number) for loss, norm, _ in same_step for number in (loss, norm))
 
 
 def _everywhere(flag: Tensor) -> bool:
@@ -118,6 +160,8 @@ class ProgressBar:
     ignite's own counts the steps of an epoch, so that it cannot say when the run will end, and writes each step twice,
     whatever interval is asked for: 408 lines in a log file for 200 steps.
 
+    The loss is read when the bar is drawn, and at the end of an epoch; to read it, a GPU is waited for.
+
     Args:
         evaluator: engine whose key metric is shown; None shows none.
         unit: what one iteration is, for the display.
@@ -126,6 +170,7 @@ class ProgressBar:
     def __init__(self, evaluator: Engine | None = None, unit: str = "step") -> None:
         self.evaluator, self.unit = evaluator, unit
         self.bar: tqdm[Any] | None = None
+        self.drawn = -math.inf
 
     def attach(self, engine: Engine) -> None:
         """Open on ``STARTED``, move on ``ITERATION_COMPLETED``, close at the end or on an exception."""
@@ -139,10 +184,18 @@ class ProgressBar:
         # A log file gets a line every half minute, a terminal a moving bar.
         interval = 0.2 if sys.stderr.isatty() else 30
         self.bar = tqdm(total=total, initial=engine.state.iteration, unit=self.unit, mininterval=interval)
+        self.drawn = -math.inf
 
     def _move(self, engine: Engine) -> None:
         if self.bar is None:
             return
+        now = time.monotonic()
+        if now - self.drawn >= self.bar.mininterval or engine.state.iteration % engine.state.epoch_length == 0:
+            self.drawn = now
+            self._describe(engine, self.bar)
+        self.bar.update()
+
+    def _describe(self, engine: Engine, bar: "tqdm[Any]") -> None:
         shown = {}
         output = engine.state.output
         if isinstance(output, dict) and "loss" in output:
@@ -150,9 +203,8 @@ class ProgressBar:
         if self.evaluator is not None and self.evaluator.state.metrics:
             name = self.evaluator.state.key_metric_name
             shown[name] = f"{float(self.evaluator.state.metrics[name]):.3f}"
-        self.bar.set_description(f"epoch {engine.state.epoch}/{engine.state.max_epochs}", refresh=False)
-        self.bar.set_postfix(shown, refresh=False)
-        self.bar.update()
+        bar.set_description(f"epoch {engine.state.epoch}/{engine.state.max_epochs}", refresh=False)
+        bar.set_postfix(shown, refresh=False)
 
     def _close(self, engine: Engine) -> None:
         if self.bar is not None:

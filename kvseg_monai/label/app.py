@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from fastapi import HTTPException
-from monai.transforms import Activationsd, AsDiscreted, Invertd, LoadImage, SaveImaged
+from monai.transforms import Activationsd, AsDiscreted, Invertd, LoadImage, SaveImaged, ToDeviced
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.tasks.activelearning.epistemic import Epistemic
 from monailabel.tasks.infer.bundle import BundleInferTask
@@ -124,7 +124,7 @@ class DropoutInference(Inference):
         transforms = super().post_transforms(data)
         if not any(isinstance(transform, Activationsd) for transform in transforms):
             transforms = [Activationsd(keys="pred", softmax=True), *transforms]
-        return transforms
+        return [*transforms, ToDeviced(keys="pred", device="cpu")]  # which are kept for each of many rounds
 
     def _get_network(self, device: str, data: dict[str, Any] | None) -> nn.Module:
         network = super()._get_network(device, data)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from kvseg_monai.transforms.slices import SIZES
+from kvseg_monai.utils.tensors import send
 
 Batch = dict[Hashable, Any]
 Range = float | Sequence[float]  # a number, or two ends
@@ -53,6 +54,9 @@ class PrepareAugmentedBatch(Randomizable, PrepareBatch):
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
         """Return the images (B, C, X, Y) and labels (B, 1, X, Y), on the device; ``batchdata`` stays as it is."""
+        if device is not None:
+            sent = {key: send(batchdata[key], device) for key in (CommonKeys.IMAGE, CommonKeys.LABEL)}
+            batchdata = {**batchdata, **sent}
         image, label = default_prepare_batch(batchdata, device, non_blocking, **kwargs)
         made = self.transforms({**batchdata, CommonKeys.IMAGE: image, CommonKeys.LABEL: label})
         return made[CommonKeys.IMAGE], made[CommonKeys.LABEL]
@@ -137,7 +141,7 @@ class RandAffineBatchd(_RandBatchTransform):
         size = np.array(slices.shape[-2:])
         affine = self.affine * 2 / size[:, None]
         affine[..., 2] += np.broadcast_to(sizes, (len(slices), 2)) / size - 1
-        affine = torch.as_tensor(affine, dtype=torch.float32).to(slices.device, non_blocking=True)
+        affine = send(torch.as_tensor(affine, dtype=torch.float32), slices.device)
         rows, columns = (torch.arange(side, device=slices.device) - (side - 1) / 2 for side in self.spatial_size)
         across = affine[:, :, 1, None] * columns + affine[:, :, 2, None]
         down = affine[:, :, 0, None] * rows
@@ -251,4 +255,4 @@ def _ends(given: Range) -> tuple[float, float]:
 
 def _per_slice(numbers: NDArray[Any], slices: Tensor) -> Tensor:
     """Return numbers (B,) as (B, 1, 1, 1) on the device of ``slices``, which is not waited for."""
-    return torch.as_tensor(numbers, dtype=slices.dtype).to(slices.device, non_blocking=True)[:, None, None, None]
+    return send(torch.as_tensor(numbers, dtype=slices.dtype), slices.device)[:, None, None, None]

@@ -80,7 +80,9 @@ def grid_axes(image: Any) -> list[Axis] | None:
     if not isinstance(image, MetaTensor) or "original_affine" not in image.meta or "spatial_shape" not in image.meta:
         return None
     shape = np.asarray(image.meta["spatial_shape"]).ravel()
-    onto = np.linalg.inv(image.affine.double().numpy()) @ _file_affine(image).numpy()  # file's voxels -> network's
+    onto = (
+        np.linalg.inv(image.affine.cpu().double().numpy()) @ _file_affine(image).numpy()
+    )  # file's voxels -> network's
     sources = np.abs(onto[:3, :3]).argmax(axis=0)
     largest = onto[sources, range(3)]
     rest = onto[:3, :3].copy()
@@ -164,7 +166,7 @@ class _Interpolation:
 
 
 def _file_affine(image: MetaTensor) -> Tensor:
-    return torch.as_tensor(np.asarray(image.meta["original_affine"]), dtype=torch.float64)
+    return torch.as_tensor(image.meta["original_affine"], dtype=torch.float64, device="cpu")
 
 
 def _file_meta(image: MetaTensor) -> dict[str, Any]:

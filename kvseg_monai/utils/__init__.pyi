@@ -6,6 +6,8 @@ from .distributed import with_shared_norms as with_shared_norms
 from .files import refuse_foreign as refuse_foreign
 from .flags import as_count as as_count
 from .flags import as_flag as as_flag
+from .gpu import tune_gpu as tune_gpu
+from .gpu import use_device as use_device
 from .overlap import refuse_overlap as refuse_overlap
 from .run_record import RunRecord as RunRecord
 from .run_record import describe_configuration as describe_configuration
@@ -25,5 +27,7 @@ __all__ = [
     "refuse_overlap",
     "save_whole",
     "tune_cpu",
+    "tune_gpu",
+    "use_device",
     "with_shared_norms",
 ]

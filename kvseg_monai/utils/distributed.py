@@ -12,13 +12,17 @@ def process_device() -> torch.device:
     return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def with_shared_norms(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return a network on its device, whose batch norms on a GPU see the batches of all processes."""
-    return nn.SyncBatchNorm.convert_sync_batchnorm(network).to(device) if torch.cuda.is_available() else network
+def with_shared_norms(network: nn.Module, device: torch.device | str) -> nn.Module:
+    """Return a network on its device, channels last, whose batch norms on a GPU see the batches of all processes."""
+    if torch.device(device).type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    moved: nn.Module = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved
 
 
-def join_processes(device: torch.device) -> None:
+def join_processes(device: torch.device | str) -> None:
     """Connect this process to the others."""
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    if torch.cuda.is_available():
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
         torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo")

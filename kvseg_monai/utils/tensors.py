@@ -13,3 +13,10 @@ def plain(values: Any) -> Tensor:
     ``torch.as_tensor`` leaves a ``MetaTensor`` one, and MONAI's ``convert_to_tensor`` copies what is not contiguous.
     """
     return values.as_tensor() if isinstance(values, MetaTensor) else torch.as_tensor(values)
+
+
+def send(values: Tensor, device: torch.device | str) -> Tensor:
+    """Return a tensor on a device; to a GPU from the host by way of pinned memory, so that nothing waits for it."""
+    if torch.device(device).type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
