@@ -98,7 +98,7 @@ class StopOnNan:
         """Note on ``ITERATION_COMPLETED``, after the optimizer's step; look at the end of an epoch as well."""
         engine.add_event_handler(Events.STARTED, self.waiting.clear)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._note)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._look)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._inspect)
 
     def _note(self, engine: Engine) -> None:
         loss = engine.state.output["loss"].detach().float()
@@ -107,9 +107,9 @@ class StopOnNan:
         cases = list(dict.fromkeys(engine.state.batch.get(CASE, [])))
         self.waiting.append(_Step(engine.state.epoch, number, torch.stack((loss, norm.to(loss))), cases))
         if number % self.interval == 0:
-            self._look(engine)
+            self._inspect(engine)
 
-    def _look(self, engine: Engine) -> None:
+    def _inspect(self, engine: Engine) -> None:
         if not self.waiting:
             return
         steps, numbers = self.waiting[:], torch.stack([step.numbers for step in self.waiting])  # (steps, 2)

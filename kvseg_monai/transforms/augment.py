@@ -127,7 +127,7 @@ class RandAffineBatchd(_RandBatchTransform):
         result = dict(data)
         slices = result[self.first_key(result)]
         self.randomize(len(slices))
-        grid = self._grid(slices, torch.as_tensor(result.pop(SIZES, slices.shape[-2:])).numpy())
+        grid = self._grid(slices, np.asarray(result.pop(SIZES, slices.shape[-2:])))
         for key, mode in self.key_iterator(result, self.mode):
             moved = grid_sample(result[key], grid, mode=mode, padding_mode=self.padding_mode, align_corners=False)
             result[key] = moved

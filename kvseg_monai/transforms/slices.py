@@ -189,9 +189,9 @@ def collate_slices(volumes: Sequence[Sequence[Mapping[Hashable, Any]]]) -> dict[
     for key, first in slices[0].items():
         values = [drawn[key] for drawn in slices]
         if isinstance(first, Tensor):
-            sizes = torch.tensor([value.shape[-2:] for value in values])
-            batch[SIZES] = sizes
-            padded = first.new_zeros(len(values), len(first), *sizes.amax(0).tolist())
+            sizes = [value.shape[-2:] for value in values]
+            batch[SIZES] = torch.tensor(sizes)
+            padded = first.new_zeros(len(values), len(first), *(max(sides) for sides in zip(*sizes, strict=True)))
             for target, value in zip(padded, values, strict=True):
                 target[:, : value.shape[1], : value.shape[2]] = value
             batch[key] = padded

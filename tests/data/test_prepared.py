@@ -131,3 +131,20 @@ def test_the_first_that_are_not_prepared_are_prepared_at_first_use():
     cases = PreparedCases([{"image": 1}, {"image": 2}], [None, {"image": torch.tensor(20.0)}])
     dataset = VolumeDataset(cases, Compose([RandGaussianNoised("image", prob=0.0)]))
     assert [float(dataset[number]["image"]) for number in (1, 0)] == [20, 1]
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_the_cases_that_are_kept_are_placed(prepared):
+    """Those that the checks have prepared, and those that the dataset prepares; again when it takes other cases."""
+    placed = []
+
+    def place(cases: list) -> None:
+        placed.append(len(cases))
+        cases[:] = [{"image": case["image"] + 100} for case in cases]
+
+    data = [{"image": torch.tensor(1.0)}, {"image": torch.tensor(2.0)}]
+    data = PreparedCases(data, data) if prepared else data
+    dataset = VolumeDataset(data, Compose([RandGaussianNoised("image", prob=0.0)]), place=place)
+    assert [float(dataset[number]["image"]) for number in (0, 1)] == [101, 102]
+    dataset.set_data([{"image": torch.tensor(3.0)}])
+    assert (placed, float(dataset[0]["image"])) == ([2, 1], 103)
