@@ -13,7 +13,7 @@ GIGABYTE = 1e9
 
 
 class OnDevice:
-    """The ``place`` of a :class:`kvseg_monai.data.VolumeDataset` that moves the volumes which it keeps to a GPU.
+    """The ``move`` of a :class:`kvseg_monai.data.VolumeDataset` that moves the volumes which it keeps to a GPU.
 
     All go there, or none: where they take more than a share of the memory that is free, they stay on the host, and each
     batch is pinned on its way (see :class:`kvseg_monai.transforms.PrepareAugmentedBatch`). Of a case its tensors are

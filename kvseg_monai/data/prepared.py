@@ -42,7 +42,7 @@ class VolumeDataset(CacheDataset):
         cache_rate: share of the cases that are kept in memory, from the first on.
         num_workers: threads that prepare the cases.
         runtime_cache: prepare each case when it is first asked for, in the process that asks, instead of all at once.
-        place: is given the cases that are kept, once they are prepared, to put their volumes elsewhere; such as
+        move: is given the cases that are kept, once they are prepared, to move their volumes elsewhere; such as
             :class:`kvseg_monai.data.OnDevice`.
     """
 
@@ -54,9 +54,9 @@ class VolumeDataset(CacheDataset):
         cache_rate: float = 1.0,
         num_workers: int = 2,
         runtime_cache: bool = False,
-        place: Callable[[MutableSequence[Any]], None] | None = None,
+        move: Callable[[MutableSequence[Any]], None] | None = None,
     ) -> None:
-        self.place = place
+        self.move = move
         self.at_first_use = runtime_cache
         options = {"cache_rate": cache_rate, "num_workers": num_workers}
         super().__init__(data, transform, copy_cache=False, as_contiguous=False, **options)
@@ -65,5 +65,5 @@ class VolumeDataset(CacheDataset):
         """Take other cases."""
         self.runtime_cache = getattr(data, "prepared", None) or self.at_first_use
         super().set_data(data)
-        if self.place is not None:
-            self.place(self._cache)
+        if self.move is not None:
+            self.move(self._cache)

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from kvseg_monai import study  # whose parts are loaded when they are used: --help needs no torch
+from kvseg_monai import study, utils  # whose parts are loaded when they are used: --help needs no torch
 from kvseg_monai.errors import InputError, run_command
 from kvseg_monai.utils.program import program
 
@@ -19,6 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.set_defaults(main=run_arms)
     run.add_argument("--arms", action="append", default=[], metavar="GLOB", help="only these, such as 'setr-kv-*'")
     run.add_argument("--shard", default="", metavar="I/N", help="every N-th arm from the I-th on (torchrun sets it)")
+    run.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="arms at once, which share CPU or GPU (default: 1)"
+    )
+    run.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: a GPU, where there is one)")
     run.add_argument("--redo", action="store_true", help="make arms of another configuration again")
     run.add_argument("--dataset_dir", metavar="DIR", help="folder with a datalist.json (default: the study's)")
     report = commands.add_parser("report", help="compare the finished arms")
@@ -40,8 +44,11 @@ def run_arms(options: argparse.Namespace) -> int:
     of_torchrun = (int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
     shard = parse_shard(options.shard) if options.shard else of_torchrun
     arms = study.select(read.arms, options.arms, shard)
-    device = study.choose_device(int(os.environ.get("LOCAL_RANK", shard[0])))
-    return study.run_study(read, arms, device=device, redo=options.redo)
+    if options.jobs < 1:
+        raise InputError(f"--jobs is {options.jobs}; it must be 1 or more")
+    device = options.device or study.choose_device(int(os.environ.get("LOCAL_RANK", shard[0])))
+    utils.use_device(device)
+    return study.run_study(read, arms, device=device, redo=options.redo, jobs=options.jobs)
 
 
 def report_arms(options: argparse.Namespace) -> int:

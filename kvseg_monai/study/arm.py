@@ -36,13 +36,14 @@ from kvseg_monai.utils.weights_file import read_weights
 BUSY = 75  # exit code: another process has the arm in work
 EPOCH = "epoch "  # begins a line on stdout that says how far the training is
 EPOCH_SECONDS = "epoch_seconds"
+GPU_SHARE = "gpu_share"  # option of a bundle: what the volumes may take of a GPU's free memory
 
 
 @dataclass(frozen=True)
 class Job:
     """Task of one arm: its folder, from which bundle and data, on which device; ``configuration`` says what it is.
 
-    ``dataset_dir`` holds the study's datalist, whose paths are relative to ``base_dir``.
+    ``dataset_dir`` holds the study's datalist, whose paths are relative to ``base_dir``. Of ``jobs`` at once it is one.
     """
 
     folder: Path
@@ -51,12 +52,16 @@ class Job:
     base_dir: Path
     device: str
     configuration: Mapping[str, Any]
+    jobs: int = 1
 
 
 def open_workflow(job: Job, name: str, **extra: Any) -> ConfigWorkflow:
     """Return the bundle's ``train`` or ``evaluate`` workflow with the arm's overrides; nothing is built yet."""
     file = job.bundle / "configs" / f"{name}.json"
-    overrides = known_overrides(json.loads(file.read_text(encoding="utf-8")), job.configuration["overrides"])
+    configuration = json.loads(file.read_text(encoding="utf-8"))
+    overrides = known_overrides(configuration, job.configuration["overrides"])
+    if job.jobs > 1 and GPU_SHARE in configuration:
+        overrides[GPU_SHARE] = float(overrides.get(GPU_SHARE, configuration[GPU_SHARE])) / job.jobs
     return create_workflow(
         config_file=str(file),
         workflow_type="train" if name == "train" else "inference",
@@ -181,6 +186,7 @@ def main() -> int:
     for name in ("folder", "bundle", "dataset_dir", "base_dir"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="arms that are made at once, this one included")
     options = parser.parse_args()
     sources = {name: getattr(options, name) for name in ("dataset_dir", "base_dir")}
     refuse_overlap(sources=sources, targets={"folder": options.folder})

@@ -1,11 +1,13 @@
-"""Make the arms of a study, a process each, with an estimate of the time that is left."""
+"""Make the arms of a study, a process each, one or several at once, with an estimate of the time that is left."""
 
 import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,14 +38,15 @@ class Tally:
     broken: dict[str, str] = field(default_factory=dict)
 
 
-def run_study(study: Study, arms: Sequence[Arm], *, device: str, redo: bool = False) -> int:
-    """Make the arms that are not finished, one after the other; a broken one does not stop the others.
+def run_study(study: Study, arms: Sequence[Arm], *, device: str, redo: bool = False, jobs: int = 1) -> int:
+    """Make the arms that are not finished, a process each; a broken one does not stop the others.
 
     Args:
         study: the whole study, whose finished arms must all be of this configuration.
         arms: those to make here; one that another process has in work is left to it.
         device: ``cpu`` or ``cuda:N``.
         redo: set arms of another configuration aside and make them again.
+        jobs: arms at once. They share the CPU's threads, or the GPU.
 
     Returns:
         The exit code: 1 when an arm broke.
@@ -58,42 +61,123 @@ def run_study(study: Study, arms: Sequence[Arm], *, device: str, redo: bool = Fa
     names = [arm.name for arm in study.arms]
     results.gather(arms_dir(study), names, study.output_dir)
     refuse_foreign(study.output_dir / name for name in results.GATHERED)
-    tally = Tally()
     todo = [arm for arm in arms if not results.finished(arms_dir(study), [arm.name])]
-    tally.finished_before = [arm.name for arm in arms if arm not in todo]
+    tally = Tally(finished_before=[arm.name for arm in arms if arm not in todo])
     epochs = {arm.name: int(configuration(study, arm)["max_epochs"]) for arm in todo}
-    logger.info("%d arms to make on %s, %d finished; in %s", len(todo), device, len(arms) - len(todo), study.output_dir)
+    jobs = max(1, min(jobs, len(todo)))
+    logger.info(
+        "%d arms to make on %s%s, %d finished; in %s",
+        *(len(todo), device, f", {jobs} at once" if jobs > 1 else "", len(arms) - len(todo), study.output_dir),
+    )
     interval = 0.2 if sys.stderr.isatty() else 30
     with (
         logging_redirect_tqdm(),
         tqdm(total=sum(epochs.values()), unit="epoch", mininterval=interval, smoothing=0) as bar,
     ):
-        for arm in todo:
-            _make(study, arm, device=device, epochs=epochs[arm.name], bar=bar, tally=tally)
+        _Work(study, device=device, jobs=jobs, epochs=epochs, bar=bar, tally=tally).make(todo)
     results.gather(arms_dir(study), [arm.name for arm in study.arms], study.output_dir)
     return _report(study, tally)
 
 
-def _make(study: Study, arm: Arm, *, device: str, epochs: int, bar: "tqdm[Any]", tally: Tally) -> None:
-    """Make one arm and enter into the tally how it ended."""
-    folder = arms_dir(study) / arm.name
-    bar.set_description(arm.name)
-    if _in_work(folder):
-        code = BUSY
-    else:
-        write_configuration(study, arm)
+class _Work:
+    """Arms in work: a thread for each of ``jobs``, which starts a process an arm and waits for it.
+
+    Bar, tally and results are touched under one lock.
+    """
+
+    def __init__(
+        self, study: Study, *, device: str, jobs: int, epochs: Mapping[str, int], bar: "tqdm[Any]", tally: Tally
+    ) -> None:
+        self.study, self.device, self.jobs, self.epochs, self.bar, self.tally = study, device, jobs, epochs, bar, tally
+        self.lock = threading.Lock()
+        self.in_work: dict[str, subprocess.Popen[str]] = {}  # by the name of the arm
+        self.stopped = False
+
+    def make(self, arms: Sequence[Arm]) -> None:
+        """Make the arms; where this is interrupted, or one cannot be begun, those in work end."""
+        if self.jobs == 1:
+            for arm in arms:
+                self._make(arm)
+            return
+        pool = ThreadPoolExecutor(self.jobs)
+        try:
+            for made in as_completed([pool.submit(self._make, arm) for arm in arms]):
+                made.result()
+        except BaseException:
+            with self.lock:
+                self.stopped = True
+                for process in self.in_work.values():
+                    process.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _make(self, arm: Arm) -> None:
+        """Make one arm and enter into the tally how it ended."""
+        folder = arms_dir(self.study) / arm.name
         start = time.monotonic()
-        code = _run_process(study, arm, device=device, epochs=epochs, bar=bar)
-    if code == 0:
-        tally.made.append(arm.name)
-        logger.info("%s finished after %.0f s here", arm.name, time.monotonic() - start)
-        results.gather(arms_dir(study), [arm.name for arm in study.arms], study.output_dir)
-    elif code == BUSY:
-        tally.busy.append(arm.name)
-        bar.total = (bar.total or epochs) - epochs
-    else:
-        tally.broken[arm.name] = _last_sentence(folder / "log.txt")
-        logger.error("%s broke: %s", arm.name, tally.broken[arm.name])
+        code = BUSY
+        if not _in_work(folder):
+            write_configuration(self.study, arm)
+            code = self._run_process(arm)
+        with self.lock:
+            if self.stopped:
+                return
+            if code == 0:
+                self.tally.made.append(arm.name)
+                logger.info("%s finished after %.0f s here", arm.name, time.monotonic() - start)
+                results.gather(arms_dir(self.study), [each.name for each in self.study.arms], self.study.output_dir)
+            elif code == BUSY:
+                self.tally.busy.append(arm.name)
+                self.bar.total = (self.bar.total or 0) - self.epochs[arm.name]
+            else:
+                self.tally.broken[arm.name] = _last_sentence(folder / "log.txt")
+                logger.error("%s broke: %s", arm.name, self.tally.broken[arm.name])
+
+    def _run_process(self, arm: Arm) -> int:
+        """Run the arm, its log in ``log.txt``; move the bar by the epochs that it reports; return the exit code."""
+        folder = arms_dir(self.study) / arm.name
+        line = [sys.executable, "-m", "kvseg_monai.study.arm", "--folder", str(folder), "--device", self.device]
+        line += ["--bundle", str(self.study.bundles_dir / arm.bundle), "--jobs", str(self.jobs)]
+        line += [
+            "--dataset_dir",
+            str(self.study.output_dir / dataset.FOLDER),
+            "--base_dir",
+            str(self.study.dataset_dir),
+        ]
+        with (folder / "log.txt").open("a", encoding="utf-8") as log:
+            with self.lock:
+                if self.stopped:
+                    return BUSY
+                environment = _environment(self.jobs)
+                process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+                self.in_work[arm.name] = process
+                self.bar.set_description(", ".join(self.in_work))
+            try:
+                with process:
+                    self._follow(arm, process)
+                    return process.wait()
+            except BaseException:
+                process.terminate()
+                raise
+            finally:
+                with self.lock:
+                    del self.in_work[arm.name]
+
+    def _follow(self, arm: Arm, process: "subprocess.Popen[str]") -> None:
+        """Move the bar by the epochs that an arm reports, until its output ends."""
+        done = 0
+        for output in process.stdout or ():
+            if not output.startswith(EPOCH):
+                continue
+            epoch = int(output.removeprefix(EPOCH))
+            with self.lock:
+                if not done:  # what an earlier run did takes no time now
+                    self.bar.initial += epoch - 1
+                self.bar.update(epoch - done)
+            done = epoch
+        with self.lock:
+            self.bar.update(self.epochs[arm.name] - done)
 
 
 def _in_work(folder: Path) -> bool:
@@ -106,36 +190,13 @@ def _in_work(folder: Path) -> bool:
         return True
 
 
-def _run_process(study: Study, arm: Arm, *, device: str, epochs: int, bar: "tqdm[Any]") -> int:
-    """Run the arm, its log in ``log.txt``; move the bar by the epochs that it reports; return the exit code."""
-    folder = arms_dir(study) / arm.name
-    line = [sys.executable, "-m", "kvseg_monai.study.arm", "--folder", str(folder), "--device", device]
-    line += ["--bundle", str(study.bundles_dir / arm.bundle), "--dataset_dir", str(study.output_dir / dataset.FOLDER)]
-    line += ["--base_dir", str(study.dataset_dir)]
-    with (
-        (folder / "log.txt").open("a", encoding="utf-8") as log,
-        subprocess.Popen(line, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment()) as process,
-    ):
-        try:
-            done = 0
-            for output in process.stdout or ():
-                if not output.startswith(EPOCH):
-                    continue
-                epoch = int(output.removeprefix(EPOCH))
-                if not done:  # what an earlier run did takes no time now
-                    bar.initial += epoch - 1
-                bar.update(epoch - done)
-                done = epoch
-            bar.update(epochs - done)
-            return process.wait()
-        except BaseException:
-            process.terminate()
-            raise
+def _environment(jobs: int) -> Mapping[str, str]:
+    """Return the environment of an arm: torchrun shares out the arms and has no say within one.
 
-
-def _environment() -> Mapping[str, str]:
-    """Return the environment of an arm: torchrun shares out the arms and has no say within one."""
-    return {name: value for name, value in os.environ.items() if name not in TORCHRUN}
+    Of several at once each has its share of the threads that one would have.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in TORCHRUN}
+    return {**kept, "OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // jobs))} if jobs > 1 else kept
 
 
 def _last_sentence(log: Path) -> str:

@@ -134,17 +134,17 @@ def test_the_first_that_are_not_prepared_are_prepared_at_first_use():
 
 
 @pytest.mark.parametrize("prepared", [True, False])
-def test_the_cases_that_are_kept_are_placed(prepared):
+def test_the_cases_that_are_kept_are_moved(prepared):
     """Those that the checks have prepared, and those that the dataset prepares; again when it takes other cases."""
-    placed = []
+    moved = []
 
-    def place(cases: list) -> None:
-        placed.append(len(cases))
+    def move(cases: list) -> None:
+        moved.append(len(cases))
         cases[:] = [{"image": case["image"] + 100} for case in cases]
 
     data = [{"image": torch.tensor(1.0)}, {"image": torch.tensor(2.0)}]
     data = PreparedCases(data, data) if prepared else data
-    dataset = VolumeDataset(data, Compose([RandGaussianNoised("image", prob=0.0)]), place=place)
+    dataset = VolumeDataset(data, Compose([RandGaussianNoised("image", prob=0.0)]), move=move)
     assert [float(dataset[number]["image"]) for number in (0, 1)] == [101, 102]
     dataset.set_data([{"image": torch.tensor(3.0)}])
-    assert (placed, float(dataset[0]["image"])) == ([2, 1], 103)
+    assert (moved, float(dataset[0]["image"])) == ([2, 1], 103)

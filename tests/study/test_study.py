@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from ignite.engine import Events
 from made_study import make_study
 from PIL import Image
@@ -27,7 +29,7 @@ from support import ROOT, names_in, run_here
 from kvseg_monai.errors import InputError
 from kvseg_monai.study import results
 from kvseg_monai.study.__main__ import main, parse_shard
-from kvseg_monai.study.arm import Job, open_training
+from kvseg_monai.study.arm import Job, open_training, open_workflow
 from kvseg_monai.study.dataset import FOLDER, data_record, write_datalist
 from kvseg_monai.study.plan import read_study, select
 from kvseg_monai.study.state import arms_dir, configuration, refuse_other_configurations, write_configuration
@@ -120,6 +122,91 @@ def finished(tmp_path_factory, tiny_dataset):
     assert (process.returncode, others.returncode) == (0, 1), reported + others.stderr
     assert "1 arms made, 0 finished before" in reported
     return study, others.stderr
+
+
+@pytest.fixture(scope="module")
+def at_once(tmp_path_factory, tiny_dataset):
+    """Three arms and a broken one, two at a time, each in a process of its own."""
+    nets = {
+        "setr": STUDY["nets"]["setr"],
+        "broken": {"bundle": "setr_kv_segmentation", "network": {**UNET, "channels": [4]}},
+    }
+    study = write_study(tmp_path_factory.mktemp("at_once"), tiny_dataset, nets=nets)
+    line = command("run", study, "--jobs", "2", "--arms", "setr-*-0", "--arms", "setr-kv-1", "--arms", "broken-own-0")
+    ended = subprocess.run(
+        line, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"}, timeout=900
+    )
+    return study, ended
+
+
+def test_arms_that_are_made_at_once_are_those_of_one_after_the_other(finished, at_once):
+    """The same scores, to what the number of threads changes; and one that breaks stops no other."""
+    ended, names = at_once[1], ("setr-kv-0", "setr-qkv-0", "setr-kv-1")
+    assert ended.returncode == 1, ended.stderr
+    assert "4 arms to make on cpu, 2 at once, 0 finished" in ended.stderr
+    assert "3 arms made, 0 finished before" in ended.stderr
+    assert "broken arm broken-own-0: " in ended.stderr
+    for name in names:
+        one, two = (
+            json.loads((arms_dir(read_study(study)) / name / "arm.json").read_text())
+            for study, _ in (finished, at_once)
+        )
+        assert one["best_val_dice"] == pytest.approx(two["best_val_dice"], abs=1e-3)
+        assert ("torch threads: 1" in two["device"], two["epochs"]) == (True, 2)
+    rows = read_csv(at_once[0].parent / "out" / "results.csv")
+    assert len(rows) == 3 * 2 * 4
+
+
+def test_the_arms_that_are_made_at_once_overlap(at_once):
+    """By their logs: the second begins before the first has ended."""
+    out = at_once[0].parent / "out" / "arms"
+    spans = [
+        ((out / name / "configuration.json").stat().st_mtime, (out / name / "arm.json").stat().st_mtime)
+        for name in ("setr-kv-0", "setr-qkv-0", "setr-kv-1")
+    ]
+    spans.sort()
+    assert spans[1][0] < spans[0][1]
+
+
+def test_an_interruption_ends_the_arms_that_are_made_at_once(tmp_path, tiny_dataset):
+    study = write_study(tmp_path, tiny_dataset, overrides={**STUDY["overrides"], "max_epochs": 1000})
+    logs = [tmp_path / "out" / "arms" / f"setr-qkv-{seed}" / "training" for seed in (0, 1)]
+    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    line = command("run", study, "--jobs", "2", "--arms", "setr-qkv-*")
+    with subprocess.Popen(line, stderr=subprocess.PIPE, env=environment(), preexec_fn=hears, text=True) as process:
+        for log in logs:
+            wait_for(log)
+        os.kill(process.pid, signal.SIGINT)
+        reported = process.communicate(timeout=60)[1]
+    assert (process.returncode, reported.strip().splitlines()[-1]) == (130, "interrupted")
+    assert "broke" not in reported
+    for log in logs:  # none has it in work any more
+        with FileLock(log.parent / results.LOCK, timeout=5):
+            assert not (log.parent / "arm.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--jobs", "0"], "--jobs is 0; it must be 1 or more"),
+        pytest.param(
+            ["--device", "cuda"],
+            "--device is cuda, and torch finds no GPU here",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_before_the_first_arm(options, sentence, study):
+    with pytest.raises(InputError, match=sentence):
+        main(["run", str(study), *options])
+
+
+def test_arms_at_once_share_the_memory_of_a_gpu(study, monkeypatch):
+    opened = []
+    monkeypatch.setattr("kvseg_monai.study.arm.create_workflow", lambda **options: opened.append(options))
+    for jobs, name in ((1, "train"), (4, "train"), (4, "evaluate")):
+        open_workflow(replace(job(study, "kv"), jobs=jobs, device="cuda:0"), name)
+    assert [options.get("gpu_share") for options in opened] == [None, 0.25 / 4, None]
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
