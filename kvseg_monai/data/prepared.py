@@ -42,8 +42,8 @@ class VolumeDataset(CacheDataset):
         cache_rate: share of the cases that are kept in memory, from the first on.
         num_workers: threads that prepare the cases.
         runtime_cache: prepare each case when it is first asked for, in the process that asks, instead of all at once.
-        move: is given the cases that are kept, once they are prepared, to move their volumes elsewhere; such as
-            :class:`kvseg_monai.data.OnDevice`.
+        move: is given the cases, once they are prepared and where all of them are kept, to move their volumes
+            elsewhere; such as :class:`kvseg_monai.data.OnDevice`.
     """
 
     def __init__(
@@ -65,5 +65,5 @@ class VolumeDataset(CacheDataset):
         """Take other cases."""
         self.runtime_cache = getattr(data, "prepared", None) or self.at_first_use
         super().set_data(data)
-        if self.move is not None:
+        if self.move is not None and self.cache_num == len(data):
             self.move(self._cache)

@@ -146,5 +146,7 @@ def test_the_cases_that_are_kept_are_moved(prepared):
     data = PreparedCases(data, data) if prepared else data
     dataset = VolumeDataset(data, Compose([RandGaussianNoised("image", prob=0.0)]), move=move)
     assert [float(dataset[number]["image"]) for number in (0, 1)] == [101, 102]
+    few = VolumeDataset(data, Compose([RandGaussianNoised("image", prob=0.0)]), move=move, cache_rate=0.5)
+    assert [float(few[number]["image"]) % 100 for number in (0, 1)] == [1, 2]
     dataset.set_data([{"image": torch.tensor(3.0)}])
     assert (moved, float(dataset[0]["image"])) == ([2, 1], 103)

@@ -60,6 +60,8 @@ def in_a_process(work: Callable[..., None], *arguments: object) -> None:
     """Call a function in a forked process, since a device stays registered; what it raises, the test raises."""
     if not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"):
         pytest.skip("this torch registers no device from Python")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU, and test_on_a_gpu.py needs no stand-in for it")
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
 
