@@ -18,7 +18,7 @@ def precision_of(precision: str, device: torch.device | str) -> str:
 
     ``auto`` is ``bf16`` where the device multiplies matrices of bfloat16 itself, else ``fp32``. In ``bf16`` the
     convolutions and matrix products have operands of bfloat16; norms, softmax, weights and results stay float32. In
-    ``fp32`` a GPU computes as torch has it: operands of convolutions are rounded to TF32, those of matrix products are not.
+    ``fp32`` a GPU computes as torch has it: with TF32 operands in convolutions, and full ones in matrix products.
 
     Raises:
         InputError: ``precision`` is none of :data:`PRECISIONS`.
