@@ -19,7 +19,7 @@ from kvseg_monai.data.volume_store import MappedVolume, VolumeStore, size_of
 from kvseg_monai.utils.memory import free_memory
 from kvseg_monai.utils.provenance import versions
 
-_RESERVE = 8 * 10**9  # bytes, for the network and its training; half of what is free where that is less
+_LEAST, _MOST = 2 * 10**9, 8 * 10**9  # bytes left to the network; preparing two volumes at a time takes the former
 
 
 class PreparedCases(list[Case]):
@@ -51,8 +51,8 @@ def _is_random(transform: Callable[..., Any]) -> bool:
 class VolumeKeeper:
     """Prepares cases, and keeps them in memory while it lasts and in a store on disk from then on.
 
-    A volume stays in memory if, with it, as much is still free as the network is to have: half of what is free now, at
-    most 8 GB, for each process that trains on this machine. What the store holds already is not prepared again.
+    A volume stays in memory if, with it, more is still free than the network is to have: half of what is free now, but
+    2 to 8 GB, the latter for each process that trains on this machine. What the store holds is not prepared again.
 
     Args:
         transform: of a case.
@@ -74,7 +74,7 @@ class VolumeKeeper:
     ) -> None:
         self.transform, self.store, self.expected, self.free_memory = transform, store, expected, free_memory
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # by torchrun; each takes its share
-        self.reserve = min(_RESERVE * processes, (free_memory() or 0) // 2)
+        self.reserve = min(max((free_memory() or 0) // 2, _LEAST), _MOST * processes)
         self._preparation = _preparation(transform)
         self._counting = threading.Lock()
         store.claim(map(self._key, cases))
@@ -104,7 +104,7 @@ class VolumeKeeper:
 
     def _fits(self) -> bool:
         free = self.free_memory()
-        return free is None or free >= self.reserve
+        return free is None or free > self.reserve
 
     def _key(self, case: Case) -> str:
         content = json.dumps([self._preparation, _signature(case)], sort_keys=True, default=repr)

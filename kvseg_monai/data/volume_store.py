@@ -110,7 +110,7 @@ class VolumeStore:
                 self._own(folder, lock)
                 self._there.update(volumes)
                 logger.info(
-                    "took over %d prepared volumes (%.1f GB) that a killed run left in %s; removed when this one ends",
+                    "took over %d prepared volumes (%.2f GB) that a killed run left in %s; removed when this one ends",
                     *(len(volumes), sum(volumes.values()) / GB, folder),
                 )
             else:
@@ -151,7 +151,7 @@ class VolumeStore:
         _enter(folder, _HEADER)
         self._own(folder, lock)
         logger.info(
-            "prepared volumes that do not fit into memory go to %s, about %.1f GB; the folder is removed when the "
+            "prepared volumes that do not fit into memory go to %s, about %.2f GB; the folder is removed when the "
             "training ends (of one that was killed: by the next), another place is --cache_dir, none --cache_rate 0",
             *(folder, expected / GB),
         )
@@ -166,7 +166,7 @@ class VolumeStore:
         free = self.free_disk(folder)
         if free - _SPARE < size:
             needed = (size + _SPARE) / GB
-            raise _refusal(f"{folder} has {free / GB:.1f} GB free, and about {needed:.1f} GB are needed")
+            raise _refusal(f"{folder} has {free / GB:.2f} GB free, and about {needed:.2f} GB are needed")
 
 
 def size_of(volume: dict[str, Any]) -> int:

@@ -52,8 +52,8 @@ def _number(path: Path) -> int | None:
 
 
 def _numbers(path: Path) -> dict[str, int]:
-    words = (line.replace(":", "").split() for line in _lines(path))
-    return {name: int(value) for name, value, *_ in words if value.isdecimal()}
+    rows = ([*line.replace(":", "").split(), "", ""] for line in _lines(path))
+    return {name: int(value) for name, value, *_ in rows if value.isdecimal()}
 
 
 def _lines(path: Path) -> list[str]:
