@@ -16,6 +16,7 @@ from torch.utils.data import get_worker_info
 
 from kvseg_monai.data.dataset import Case
 from kvseg_monai.data.volume_store import MappedVolume, VolumeStore, size_of
+from kvseg_monai.utils.cpu import hand_back_freed_memory
 from kvseg_monai.utils.memory import free_memory
 from kvseg_monai.utils.provenance import versions
 
@@ -103,6 +104,12 @@ class VolumeKeeper:
         return self.store.put(key, volume, expected=size_of(volume) * (1 + following))
 
     def _fits(self) -> bool:
+        if self._has_room():
+            return True
+        hand_back_freed_memory()  # preparing a volume takes much more than it, which the process holds when it is freed
+        return self._has_room()
+
+    def _has_room(self) -> bool:
         free = self.free_memory()
         return free is None or free > self.reserve
 

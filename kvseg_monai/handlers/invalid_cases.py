@@ -21,6 +21,7 @@ from kvseg_monai.data.dataset import Case, cases
 from kvseg_monai.data.prepared import PreparedCases, VolumeKeeper
 from kvseg_monai.data.volume_store import StoreError, VolumeStore
 from kvseg_monai.errors import InputError, find_input_error
+from kvseg_monai.utils.cpu import hand_back_freed_memory
 from kvseg_monai.utils.flags import as_flag
 from kvseg_monai.utils.memory import free_memory
 from kvseg_monai.utils.old_names import METHODS
@@ -137,6 +138,8 @@ def valid_cases(
     with ThreadPool(workers) as pool:
         outcomes = pool.imap(_Check(Compose(transforms), keeper, skip), jobs)
         checked = list(tqdm(outcomes, total=len(jobs), desc="checking the cases", unit="case"))
+    if store.folder is not None:  # memory is short: what preparing took is for the volumes that are mapped
+        hand_back_freed_memory()
     refused = [sentence for sentence, _ in checked if sentence]
     if refused and not skip:
         raise InputError(f"{_all_of(refused, len(jobs))}\ncorrect them, or leave them out by --skip_bad_cases true")
