@@ -6,6 +6,7 @@ command line would run them.
 
 import ast
 import contextlib
+import gc
 import hashlib
 import io
 import json
@@ -80,6 +81,12 @@ class Nothing:
     line: str | None = None
 
 
+MEETINGS = {  # (the source is a file, the target is a file) -> how they meet
+    (False, False): ("same", "within", "around", "linked to it", "link into it", "link from it"),
+    (False, True): ("within", "deep within", "replacing ours", "linked to it", "link into it", "link from it"),
+    (True, True): ("same", "linked to it", "link into it", "link from it"),
+    (True, False): ("around",),
+}
 TINY = "--network_def#size tiny --image_size [64,64] --spacing [6.0,6.0] --slices_at_once 4"
 TRAIN = f"{TINY} --max_epochs 1 --slices_per_volume 1 --cache_rate 0.0"
 PREPARED = "--validation-fraction 0.34 --test-fraction 0 --workers 1"
@@ -95,6 +102,13 @@ def training(options: str = TRAIN, **more) -> list[Way]:
         Way(f"--dataset_dir {{source}} --output_dir {{target}} --ckpt_dir ckpt {options}", "data", "out", **more),
         Way(f"--dataset_dir {{source}} --output_dir logs --ckpt_dir {{target}} {options}", "data", "out", **more),
     ]
+
+
+def keeping() -> Way:
+    """Training whose volumes lie on disk: in a folder of a new name, which may be anywhere."""
+    short = "--cache_rate 1.0 --cases#free_memory '$lambda: 0' --validate#dataset#free_memory '$lambda: 0'"
+    line = f"--dataset_dir {{source}} --cache_dir {{target}} --output_dir logs --ckpt_dir ckpt {TRAIN} {short}"
+    return Way(line.replace("--cache_rate 0.0 ", ""), "data", "out", keeps=True, harmless=MEETINGS[False, False])
 
 
 def predicting(source: str = "data", again: str = "") -> list[Way]:
@@ -166,7 +180,7 @@ ROWS: dict[str, list[Way] | Nothing] = {
     "kvseg_monai.study.arm": [
         Way(f"--dataset_dir {{source}} --base_dir {{source}} --folder {{target}} {WHERE}", "data", "out", works=False),
     ],
-    "bundle train": training(keeps=True),
+    "bundle train": [*training(keeps=True), keeping()],
     "bundle train,multi_gpu_train": training(keeps=True),
     "bundle evaluate": predicting(),
     "bundle inference": predicting(again="--overwrite true"),
@@ -338,6 +352,8 @@ def run_bundle(names: list[str], arguments: list[str]) -> None:
         try:
             made = create_workflow(config_file=files, workflow_type=kind, bundle_root="root", **overrides)
             made.run()
+            del made
+            gc.collect()  # what ends with a process, ends
         finally:
             if torch.distributed.is_initialized():
                 idist.finalize()  # as the configuration does, and ignite forgets it as well
@@ -415,12 +431,6 @@ def written(world: Path, folder: Path) -> list[str]:
     return [path for path, content in tree(folder).items() if path not in before and content != "folder"]
 
 
-MEETINGS = {  # (the source is a file, the target is a file) -> how they meet
-    (False, False): ("same", "within", "around", "linked to it", "link into it", "link from it"),
-    (False, True): ("within", "deep within", "replacing ours", "linked to it", "link into it", "link from it"),
-    (True, True): ("same", "linked to it", "link into it", "link from it"),
-    (True, False): ("around",),
-}
 MET = [
     pytest.param(param.values[0], param.values[1], how, id=f"{param.id}-{how}")
     for param in WAYS

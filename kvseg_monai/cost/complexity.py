@@ -90,9 +90,9 @@ def _time(
         yield time_in_turn(tasks, rounds=len(share), title=title)
 
 
-def _placed(network: nn.Module, device: str) -> nn.Module:
-    placed: nn.Module = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own form
-    return placed
+def _on_device(network: nn.Module, device: str) -> nn.Module:
+    moved: nn.Module = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own form
+    return moved
 
 
 @torch.no_grad()
@@ -101,7 +101,7 @@ def measure(
 ) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
     """Return the memory of each kind, in MiB, and the seconds (rounds,) of each kind and of the matrix product."""
     image = variant.image().to(device, memory_format=torch.channels_last)
-    networks = {kind: _placed(variant.build(kind), device) for kind in kinds}
+    networks = {kind: _on_device(variant.build(kind), device) for kind in kinds}
     timed = list(_time(networks, image, rounds=rounds, title=str(variant)))
     seconds = {name: np.concatenate([part[name] for part in timed]) for name in timed[0]}
     memory = {}

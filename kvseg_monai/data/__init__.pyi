@@ -14,20 +14,28 @@ from .outputs import named_after_image as named_after_image
 from .outputs import pending as pending
 from .prepared import PreparedCases as PreparedCases
 from .prepared import VolumeDataset as VolumeDataset
+from .prepared import VolumeKeeper as VolumeKeeper
 from .prepared import prepare_case as prepare_case
 from .readers import NiftiReader as NiftiReader
 from .readers import VolumeReader as VolumeReader
+from .volume_store import MappedVolume as MappedVolume
+from .volume_store import StoreError as StoreError
+from .volume_store import VolumeStore as VolumeStore
 from .writers import AtomicNibabelWriter as AtomicNibabelWriter
 
 __all__ = [
     "VOLUME_SUFFIXES",
     "AtomicNibabelWriter",
     "Case",
+    "MappedVolume",
     "NiftiReader",
     "OnDevice",
     "PreparedCases",
+    "StoreError",
     "VolumeDataset",
+    "VolumeKeeper",
     "VolumeReader",
+    "VolumeStore",
     "all_to_do",
     "cases",
     "class_names",

@@ -4,7 +4,8 @@
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from multiprocessing.pool import ThreadPool
@@ -17,9 +18,12 @@ from monai.transforms import Compose
 from tqdm.auto import tqdm
 
 from kvseg_monai.data.dataset import Case, cases
-from kvseg_monai.data.prepared import PreparedCases, prepare_case
+from kvseg_monai.data.prepared import PreparedCases, VolumeKeeper
+from kvseg_monai.data.volume_store import StoreError, VolumeStore
 from kvseg_monai.errors import InputError, find_input_error
+from kvseg_monai.utils.cpu import hand_back_freed_memory
 from kvseg_monai.utils.flags import as_flag
+from kvseg_monai.utils.memory import free_memory
 from kvseg_monai.utils.old_names import METHODS
 
 logger = logging.getLogger(__name__)
@@ -99,6 +103,8 @@ def valid_cases(
     workers: int = 2,
     prepare: Compose | None = None,
     cache_rate: float = 1.0,
+    cache_dir: str | os.PathLike[str] | None = None,
+    free_memory: Callable[[], int | None] = free_memory,
 ) -> dict[str, PreparedCases]:
     """Try to load all cases before a training, and return those that pass the checks.
 
@@ -110,18 +116,30 @@ def valid_cases(
         prepare: what the cases of ``training`` go through, from ``transforms`` on. What it makes of them before chance
             enters comes with them, so that no file is read twice. Once a case is refused, the others are only checked.
         cache_rate: share of the cases of ``training`` that are prepared, from the first on.
+        cache_dir: folder for what does not fit into memory, see :class:`kvseg_monai.data.VolumeStore`.
+        free_memory: says how many bytes are free, see :class:`kvseg_monai.data.VolumeKeeper`.
 
     Raises:
         InputError: naming every invalid case, or a section of which none is left.
+        StoreError: what does not fit into memory does not fit on the disk either.
     """
     skip = as_flag(skip, "skip_bad_cases")
-    kept = {TRAINING: int(cache_rate * len(sections.get(TRAINING, ())))}
+    kept = int(cache_rate * len(sections.get(TRAINING, ())))
     jobs = [
-        (case, number < kept.get(name, 0)) for name, section in sections.items() for number, case in enumerate(section)
+        (case, name == TRAINING and number < kept)
+        for name, section in sections.items()
+        for number, case in enumerate(section)
     ]
+    store, keeper = VolumeStore(cache_dir), None
+    if prepare is not None:
+        later = int(cache_rate * sum(len(section) for name, section in sections.items() if name != TRAINING))
+        chosen = [case for case, wanted in jobs if wanted]
+        keeper = VolumeKeeper(prepare, chosen, store=store, expected=kept + later, free_memory=free_memory)
     with ThreadPool(workers) as pool:
-        outcomes = pool.imap(_Check(Compose(transforms), prepare, skip), jobs)
+        outcomes = pool.imap(_Check(Compose(transforms), keeper, skip), jobs)
         checked = list(tqdm(outcomes, total=len(jobs), desc="checking the cases", unit="case"))
+    if store.folder is not None:  # memory is short: what preparing took is for the volumes that are mapped
+        hand_back_freed_memory()
     refused = [sentence for sentence, _ in checked if sentence]
     if refused and not skip:
         raise InputError(f"{_all_of(refused, len(jobs))}\ncorrect them, or leave them out by --skip_bad_cases true")
@@ -134,7 +152,7 @@ def valid_cases(
         passed = [(case, prepared) for case, (sentence, prepared) in found if sentence is None]
         if not passed:
             raise InputError(f"{_all_of(refused, len(jobs))}\nno {name} case is left; correct them")
-        valid[name] = PreparedCases(*zip(*passed, strict=True))
+        valid[name] = PreparedCases([case for case, _ in passed], [prepared for _, prepared in passed], store)
     return valid
 
 
@@ -148,6 +166,8 @@ def training_cases(
     skip: bool | str = False,
     prepare: Compose | None = None,
     cache_rate: float = 1.0,
+    cache_dir: str | os.PathLike[str] | None = None,
+    free_memory: Callable[[], int | None] = free_memory,
 ) -> dict[str, PreparedCases]:
     """Return the cases to train and to validate on that load: see :func:`kvseg_monai.data.cases`, :func:`valid_cases`.
 
@@ -156,7 +176,15 @@ def training_cases(
     """
     listed = partial(cases, dataset_dir, holdout=holdout, seed=seed, base_dir=base_dir)
     sections = {section: listed(section) for section in (TRAINING, "validation")}
-    return valid_cases(sections, transforms=transforms, skip=skip, prepare=prepare, cache_rate=cache_rate)
+    return valid_cases(
+        sections,
+        transforms=transforms,
+        skip=skip,
+        prepare=prepare,
+        cache_rate=cache_rate,
+        cache_dir=cache_dir,
+        free_memory=free_memory,
+    )
 
 
 def require_cases(training: Sequence[Case], validation: Sequence[Case]) -> None:
@@ -176,17 +204,19 @@ def require_cases(training: Sequence[Case], validation: Sequence[Case]) -> None:
 class _Check:
     """Check of one case, which prepares it as well where that is wanted and not in vain."""
 
-    def __init__(self, load: Compose, prepare: Compose | None, skip: bool) -> None:
-        self.load, self.prepare, self.skip = load, prepare, skip
+    def __init__(self, load: Compose, keeper: VolumeKeeper | None, skip: bool) -> None:
+        self.load, self.keeper, self.skip = load, keeper, skip
         self.in_vain = False
 
     def __call__(self, job: tuple[Case, bool]) -> tuple[str | None, dict[str, Any] | None]:
         """Return the sentence that refuses the case, or None and what was made of it, if anything."""
         case, wanted = job
         try:
-            if self.prepare is not None and wanted and not self.in_vain:
-                return None, prepare_case(self.prepare, case)
+            if self.keeper is not None and wanted and not self.in_vain:
+                return None, self.keeper.prepare(case)
             self.load(case)
+        except StoreError:  # no fault of the case
+            raise
         except Exception as error:
             sentence = _sentence(error)
             self.in_vain = not self.skip

@@ -96,8 +96,17 @@ def keep_freed_memory() -> None:
     of a small network. The process then keeps the most memory that it ever needed, which is what it needed anyway.
     Other C libraries are left alone.
     """
-    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
-        return
-    mallopt = ctypes.CDLL(None).mallopt
-    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    if _has_glibc():
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def hand_back_freed_memory() -> None:
+    """Let the GNU C library hand back what it keeps, this once, as where memory is short; others are left alone."""
+    if _has_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _has_glibc() -> bool:
+    return sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
