@@ -9,6 +9,7 @@ from .score_volumes import ScoreVolumes as ScoreVolumes
 from .steps import StopAfterSteps as StopAfterSteps
 from .steps import check_steps as check_steps
 from .steps import total_steps as total_steps
+from .training import ClipGradients as ClipGradients
 from .training import ProgressBar as ProgressBar
 from .training import SeedEpochs as SeedEpochs
 from .training import StopOnNan as StopOnNan
@@ -18,6 +19,7 @@ from .training import shown_prediction as shown_prediction
 
 __all__ = [
     "Checkpoints",
+    "ClipGradients",
     "GuardedDataset",
     "ProgressBar",
     "ScoreVolumes",

@@ -154,6 +154,35 @@ def _from_all(value: Any) -> list[Any]:
     return values
 
 
+class ClipGradients:
+    """Handler that scales the gradients of a step down to a norm, before the optimizer makes it.
+
+    A step of a few outlying slices then moves the weights no further than any other. Attach it once; it works with any
+    trainer, since the optimizer itself calls it.
+
+    Args:
+        optimizer: of the training.
+        max_norm: of all gradients together (L2); None leaves them alone.
+
+    Raises:
+        InputError: ``max_norm`` is not above 0.
+    """
+
+    def __init__(self, optimizer: Optimizer, max_norm: float | None) -> None:
+        if max_norm is not None and not float(max_norm) > 0:
+            raise InputError(f"--gradient_clip is {max_norm!r}; it must be a norm above 0, or null for none")
+        self.optimizer, self.max_norm = optimizer, max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Clip before each step of the optimizer."""
+        if self.max_norm is not None:
+            self.optimizer.register_step_pre_hook(self._clip)
+
+    def _clip(self, optimizer: Optimizer, *_: Any) -> None:
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        nn.utils.clip_grad_norm_(weights, self.max_norm)
+
+
 class ProgressBar:
     """Handler that shows how far a run is, how long it will take, the loss, and the validation score.
 
