@@ -1,3 +1,4 @@
+from .average import AverageWeights as AverageWeights
 from .checkpoints import Checkpoints as Checkpoints
 from .checkpoints import StrictCheckpointLoader as StrictCheckpointLoader
 from .invalid_cases import GuardedDataset as GuardedDataset
@@ -5,6 +6,7 @@ from .invalid_cases import SkipBadCases as SkipBadCases
 from .invalid_cases import require_cases as require_cases
 from .invalid_cases import training_cases as training_cases
 from .invalid_cases import valid_cases as valid_cases
+from .schedule import WarmupSchedule as WarmupSchedule
 from .score_volumes import ScoreVolumes as ScoreVolumes
 from .steps import StopAfterSteps as StopAfterSteps
 from .steps import check_steps as check_steps
@@ -18,6 +20,7 @@ from .training import shown_image_and_label as shown_image_and_label
 from .training import shown_prediction as shown_prediction
 
 __all__ = [
+    "AverageWeights",
     "Checkpoints",
     "ClipGradients",
     "GuardedDataset",
@@ -28,6 +31,7 @@ __all__ = [
     "StopAfterSteps",
     "StopOnNan",
     "StrictCheckpointLoader",
+    "WarmupSchedule",
     "check_steps",
     "loss_and_rate",
     "require_cases",

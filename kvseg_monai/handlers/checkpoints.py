@@ -24,6 +24,7 @@ from kvseg_monai.utils.weights import load_weights, save_whole, set_checksum_asi
 logger = logging.getLogger(__name__)
 
 CANDIDATE = "model_candidate.pt"
+LATER = ("average",)  # parts that checkpoints of earlier versions have not
 LAST = "last.ckpt"  # no .pt: MONAI Label offers each of these as a model, and by default the one of the shortest name
 
 
@@ -145,7 +146,8 @@ class Checkpoints:
         saved = load_weights(self.network, path, device=self.device)
         saved = {CHECKPOINT.get(name, name): value for name, value in saved.items()}
         for name, part in self.parts.items():
-            part.load_state_dict(saved[name])
+            if name in saved or name not in LATER:
+                part.load_state_dict(saved[name])
         set_progress(engine, saved["epoch"], saved["iteration"])
         self.best, self.earlier_score = saved["best"], saved["earlier_score"]
         if is_at_end(engine):

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -176,11 +177,12 @@ class ClipGradients:
     def attach(self, engine: Engine) -> None:
         """Clip before each step of the optimizer."""
         if self.max_norm is not None:
-            self.optimizer.register_step_pre_hook(self._clip)
+            self.optimizer.register_step_pre_hook(partial(_clip, self.max_norm))
 
-    def _clip(self, optimizer: Optimizer, *_: Any) -> None:
-        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-        nn.utils.clip_grad_norm_(weights, self.max_norm)
+
+def _clip(max_norm: float, optimizer: Optimizer, *_: Any) -> None:
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    nn.utils.clip_grad_norm_(weights, max_norm)
 
 
 class ProgressBar:

@@ -1,10 +1,12 @@
 from .augment import PrepareAugmentedBatch as PrepareAugmentedBatch
 from .augment import RandAdjustContrastBatchd as RandAdjustContrastBatchd
 from .augment import RandAffineBatchd as RandAffineBatchd
+from .augment import RandFlipBatchd as RandFlipBatchd
 from .augment import RandGaussianNoiseBatchd as RandGaussianNoiseBatchd
 from .augment import RandScaleIntensityBatchd as RandScaleIntensityBatchd
 from .checks import CheckLabelsd as CheckLabelsd
 from .checks import CheckVolumed as CheckVolumed
+from .intensity import NormalizeVolumed as NormalizeVolumed
 from .intensity import ScalePercentilesd as ScalePercentilesd
 from .invert import LabelMapOnFileGridd as LabelMapOnFileGridd
 from .load import LoadVolumed as LoadVolumed
@@ -30,9 +32,11 @@ __all__ = [
     "IndexSlicesd",
     "LabelMapOnFileGridd",
     "LoadVolumed",
+    "NormalizeVolumed",
     "PrepareAugmentedBatch",
     "RandAdjustContrastBatchd",
     "RandAffineBatchd",
+    "RandFlipBatchd",
     "RandGaussianNoiseBatchd",
     "RandScaleIntensityBatchd",
     "RandSlicesd",

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from kvseg_monai.errors import InputError
 from kvseg_monai.transforms.slices import SIZES
 from kvseg_monai.utils.tensors import send
 
@@ -146,6 +147,42 @@ class RandAffineBatchd(_RandBatchTransform):
         across = affine[:, :, 1, None] * columns + affine[:, :, 2, None]
         down = affine[:, :, 0, None] * rows
         return (down[..., None] + across[:, :, None]).flip(1).movedim(1, -1)
+
+
+class RandFlipBatchd(_RandBatchTransform):
+    """MONAI's ``RandAxisFlipd`` for several axes: turn each slice round along each of some axes, half of the time.
+
+    Args:
+        keys: of the slices; all are turned alike.
+        axes: 0 for X, left and right, and 1 for Y, front and back; none leaves the slices as they are.
+
+    Raises:
+        InputError: an axis is neither.
+    """
+
+    def __init__(self, keys: KeysCollection, *, axes: Sequence[int] = ()) -> None:
+        super().__init__(keys, 0.5)
+        self.axes = ensure_tuple(axes)
+        if not set(self.axes) <= {0, 1}:
+            raise InputError(
+                f"--flip is {list(self.axes)}; it must be axes of a slice: [0], [1], [0,1], or [] for none"
+            )
+        self.flipped: NDArray[np.bool_] = np.zeros((0, 0), dtype=bool)
+
+    def randomize(self, data: int) -> None:
+        """Draw ``flipped`` (axes, B) for a batch of ``data`` slices."""
+        self.flipped = np.array([self._choose(data) for _ in self.axes], dtype=bool)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Batch:
+        """Return the batch with some slices turned round."""
+        result = dict(data)
+        self.randomize(len(result[self.first_key(result)]))
+        for key in self.key_iterator(result):
+            for axis, flipped in zip(self.axes, self.flipped, strict=True):
+                slices = result[key]
+                chosen = send(torch.from_numpy(flipped), slices.device)[:, None, None, None]
+                result[key] = torch.where(chosen, slices.flip(2 + axis), slices)
+        return result
 
 
 class RandAdjustContrastBatchd(_RandBatchTransform):

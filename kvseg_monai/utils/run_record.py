@@ -21,7 +21,7 @@ from kvseg_monai.utils.provenance import machine, versions
 SETTINGS = {
     **{name: name for name in ("seed", "section", "max_steps", "steps_per_epoch", "learning_rate", "precision")},
     "max_epochs": "train#trainer#max_epochs",  # MONAI Label and MONAI's federated client set it there
-    **{name: name for name in ("image_size", "spacing", "slice_offsets", "network_def")},
+    **{name: name for name in ("image_size", "spacing", "normalization", "slice_offsets", "network_def")},
 }
 _FOLDERS = re.compile(r"(?<![\w)])~?/(?:[^/'\"\s][^/'\"]*/)+|\b[A-Za-z]:\\(?:[^\\'\"]+\\)+")
 _UNTOLD = (*PLACES, ConfigParser.meta_key)

@@ -1,0 +1,52 @@
+"""The learning rate of a training: it rises for some steps, then falls to 0 at the last."""
+
+from typing import Any
+
+from monai.optimizers import WarmupCosineSchedule
+from torch.optim import Optimizer
+
+from kvseg_monai.errors import InputError
+from kvseg_monai.utils.flags import as_count
+
+SCHEDULES = ("cosine", "poly")
+POWER = 0.9  # as nnU-Net has it
+FIRST = 0.01  # of the peak, at the first step
+
+
+class WarmupSchedule(WarmupCosineSchedule):
+    """MONAI's ``WarmupCosineSchedule``, which can also fall as a polynomial, (1 - t) to the power 0.9.
+
+    Args:
+        optimizer: whose learning rate is the peak.
+        steps: of the whole training.
+        warmup: share of all steps in which the rate rises.
+        warmup_steps: number of these steps, instead of a share.
+        schedule: how it falls, one of :data:`SCHEDULES`.
+
+    Raises:
+        InputError: there is no such schedule, or ``warmup`` or ``warmup_steps`` is out of range.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        steps: int,
+        *,
+        warmup: float = 0.05,
+        warmup_steps: Any = None,
+        schedule: str = "cosine",
+    ) -> None:
+        if schedule not in SCHEDULES:
+            raise InputError(f"--schedule is {schedule!r}; it must be one of {', '.join(SCHEDULES)}")
+        if not 0 <= warmup <= 1:
+            raise InputError(f"--warmup is {warmup}; it must be a share of the steps, from 0 to 1")
+        count = as_count(warmup_steps, "warmup_steps") or max(1, int(warmup * steps))
+        self.falls = schedule
+        super().__init__(optimizer, warmup_steps=count, t_total=steps, warmup_multiplier=FIRST)
+
+    def lr_lambda(self, step: int) -> float:
+        """Return the share of the peak at a step."""
+        if self.falls == "cosine" or step < self.warmup_steps:
+            return float(super().lr_lambda(step))
+        left = (self.t_total - step) / max(1, self.t_total - self.warmup_steps)
+        return float(max(0.0, left) ** POWER)
