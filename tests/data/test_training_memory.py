@@ -1,7 +1,7 @@
 """A training on as many scans as UW-Madison has, in 4 GB: it goes through, and the smallest step costs hardly more.
 
-What a step costs more than in memory is the kernel's work to read again what it took back: nothing where its cache holds
-the mapped files, and in 4 GB a few ms, of the step of the smallest network on the smallest canvas less than a tenth.
+What a step costs more than in memory is the kernel's work to read again what it took back: nothing where its cache
+holds the mapped files, and in 4 GB a few ms, less than a tenth of the step of the smallest network on a small canvas.
 
 ``KVSEG_SCANS``, ``KVSEG_DISTINCT`` and ``KVSEG_GB`` make it smaller. The scans are a PHANTOM; a few distinct ones lie
 under all names, as copies, and each is read, prepared and kept for itself.
