@@ -1,4 +1,7 @@
-"""A training on as many scans as UW-Madison has, in 4 GB: it goes through, and a step costs what it costs in memory.
+"""A training on as many scans as UW-Madison has, in 4 GB: it goes through, and the smallest step costs hardly more.
+
+What a step costs more than in memory is the kernel's work to read again what it took back: nothing where its cache
+holds the mapped files, and in 4 GB a few ms, less than a tenth of the step of the smallest network on a small canvas.
 
 ``KVSEG_SCANS``, ``KVSEG_DISTINCT`` and ``KVSEG_GB`` make it smaller. The scans are a PHANTOM; a few distinct ones lie
 under all names, as copies, and each is read, prepared and kept for itself.
@@ -11,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,12 +23,13 @@ from ignite.engine import Events
 from monai.bundle import create_workflow
 from support import BUNDLES, ROOT, config
 
-from kvseg_monai.data import MappedVolume
+from kvseg_monai.data import MappedVolume, VolumeDataset
 from kvseg_monai.data.volume_store import size_of
 
 SCANS = int(os.environ.get("KVSEG_SCANS", 274))
 DISTINCT = int(os.environ.get("KVSEG_DISTINCT", 40))
 LIMIT = float(os.environ.get("KVSEG_GB", 4)) * 1e9
+VOLUMES_PER_STEP = 4
 SMALL = {"network_def#size": "tiny", "image_size": [64, 64], "num_workers": 0, "val_interval": 4, "max_epochs": 3}
 
 
@@ -86,6 +91,7 @@ def train(data: Path, folder: Path, free_memory: str | None) -> dict:
     made = create_workflow(config_file=config(BUNDLES[1], "train"), workflow_type="train", **places, **SMALL, **policy)
     trainer = made.parser.get_parsed_content("train#trainer")
     prepared = time.process_time() - began[0], time.perf_counter() - began[1]
+    draws = _timed_draws(made.parser.get_parsed_content("train#dataset"))
     ends = []
     for event in (Events.EPOCH_STARTED, Events.ITERATION_COMPLETED):
         trainer.add_event_handler(event, lambda engine: ends.append((engine.state.epoch, *_clocks())))
@@ -105,9 +111,28 @@ def train(data: Path, folder: Path, free_memory: str | None) -> dict:
         "memory_gb": sum(map(size_of, volumes)) / 1e9 - sum(map(size_of, on_disk)) / 1e9,
         "own_gb": _own(),
         "steps": len(steps),
+        "draw_cpu_ms": {str(kind): round(statistics.mean(times), 2) for kind, times in draws.items() if times},
         "cpu_ms": [round(statistics.mean(c for e, c, _ in steps if e == epoch), 2) for epoch in (1, 2, 3)],
         "wall_ms": [round(statistics.mean(w for e, _, w in steps if e == epoch), 2) for epoch in (1, 2, 3)],
     }
+
+
+def _timed_draws(dataset: VolumeDataset) -> dict[str, list[float]]:
+    """Where a volume lies -> CPU time of each draw of slices from it, in ms, from the second epoch on."""
+    times: dict[str, list[float]] = {"memory": [], "mapped": []}
+    load, drawn = dataset._transform, Counter()
+
+    def timed(index: int) -> list:
+        began = time.process_time()
+        slices = load(index)
+        if drawn[index]:
+            kind = "mapped" if isinstance(dataset._cache[index], MappedVolume) else "memory"
+            times[kind].append(1000 * (time.process_time() - began))
+        drawn[index] += 1
+        return slices
+
+    dataset._transform = timed
+    return times
 
 
 def _clocks() -> tuple[float, float]:
@@ -135,7 +160,9 @@ def test_a_step_costs_the_same(group, scans, tmp_path):
     assert limited["on_disk"] > 0
     assert limited["memory_gb"] > 0
     assert free["on_disk"] == 0
-    assert min(limited["cpu_ms"][1:]) < 1.15 * min(free["cpu_ms"][1:])
+    draws = limited["draw_cpu_ms"]  # within one process: other load on the machine raises both
+    more = (draws["mapped"] - draws["memory"]) * VOLUMES_PER_STEP * limited["on_disk"] / limited["volumes"]
+    assert more < 0.1 * min(limited["cpu_ms"][1:])
     assert list(tmp_path.glob("*/cache/*")) == []
 
 
