@@ -9,11 +9,13 @@ from monai.transforms import RandAdjustContrastd, RandAffined, RandAffineGrid, R
 from scipy.stats import ks_2samp, kstest
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kvseg_monai.errors import InputError
 from kvseg_monai.transforms import (
     SIZES,
     PrepareAugmentedBatch,
     RandAdjustContrastBatchd,
     RandAffineBatchd,
+    RandFlipBatchd,
     RandGaussianNoiseBatchd,
     RandScaleIntensityBatchd,
     collate_slices,
@@ -222,3 +224,27 @@ def test_the_device_is_never_waited_for():
     with Recorder() as recorder:
         float(torch.ones(()))
     assert waits & recorder.names
+
+
+def test_flips_turn_image_and_label_alike_and_some_slices_alone():
+    flip = RandFlipBatchd(("image", "label"), axes=[0, 1])
+    flip.set_random_state(0)
+    image = torch.arange(64 * 4 * 3.0).reshape(64, 1, 4, 3)
+    found = flip({"image": image, "label": image + 1})
+    assert torch.equal(found["label"], found["image"] + 1)
+    ways = [image, image.flip(2), image.flip(3), image.flip(2, 3)]
+    kinds = [next(n for n, way in enumerate(ways) if torch.equal(found["image"][b], way[b])) for b in range(64)]
+    assert all(8 <= kinds.count(kind) <= 24 for kind in range(4))
+
+
+def test_without_axes_nothing_is_turned_nor_drawn():
+    flip = RandFlipBatchd("image")
+    flip.set_random_state(0)
+    image = torch.rand(4, 1, 5, 5)
+    assert torch.equal(flip({"image": image})["image"], image)
+    assert flip.R.rand() == np.random.RandomState(0).rand()
+
+
+def test_axes_that_a_slice_has_not():
+    with pytest.raises(InputError, match=r"--flip is \[2\]; it must be axes of a slice"):
+        RandFlipBatchd("image", axes=[2])

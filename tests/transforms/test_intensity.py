@@ -6,7 +6,8 @@ from monai.data import MetaTensor
 from monai.transforms import ScaleIntensityRangePercentilesd
 from support import make_volume
 
-from kvseg_monai.transforms import ScalePercentilesd
+from kvseg_monai.errors import InputError
+from kvseg_monai.transforms import NormalizeVolumed, ScalePercentilesd
 
 RANGE = {"lower": 0.5, "upper": 99.5, "b_min": 0, "b_max": 1, "clip": True}
 
@@ -45,3 +46,27 @@ def test_where_the_percentiles_are_equal_there_is_a_warning():
     with pytest.warns(Warning, match="Divide by zero"):
         found = ScalePercentilesd("image", **RANGE)({"image": image})["image"]
     assert torch.equal(found, image - 7)
+
+
+@pytest.mark.parametrize("kind", ["whole numbers", "fractions", "two channels"])
+def test_percentiles_are_those_of_before(kind):
+    image = volume(kind)
+    expected = ScalePercentilesd("image", **RANGE)({"image": image})["image"]
+    assert torch.equal(NormalizeVolumed("image", "percentiles")({"image": image})["image"], expected)
+
+
+@pytest.mark.parametrize(("method", "dims"), [("zscore", (0, 1, 2, 3)), ("zscore_slice", (0, 1, 2))])
+def test_zscores_have_mean_0_and_deviation_1(method, dims):
+    image = volume("whole numbers") * torch.arange(1.0, 7)  # each slice brighter than the one before
+    found = NormalizeVolumed("image", method)({"image": image, "case": "a"})
+    assert found["case"] == "a"
+    assert torch.equal(found["image"].affine, image.affine)
+    scores = found["image"].as_tensor()
+    assert scores.shape == image.shape
+    torch.testing.assert_close(scores.mean(dims), torch.zeros_like(scores.mean(dims)), atol=1e-4, rtol=0)
+    torch.testing.assert_close(scores.std(dims, correction=0), torch.ones_like(scores.mean(dims)), atol=1e-3, rtol=0)
+
+
+def test_a_method_that_is_none():
+    with pytest.raises(InputError, match="--normalization is 'minmax'; it must be one of percentiles, zscore, zscore_"):
+        NormalizeVolumed("image", "minmax")
