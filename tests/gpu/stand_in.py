@@ -6,8 +6,9 @@ The CPU build of torch has no CUDA to name, so the device is one of those that t
 
 import multiprocessing
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from unittest import mock
 
 import numpy as np
@@ -57,25 +58,30 @@ def on_card(build: Callable[[], nn.Module]) -> nn.Module:
 
 
 def in_a_process(work: Callable[..., None], *arguments: object) -> None:
-    """Call a function in a forked process, since a device stays registered; what it raises, the test raises."""
+    """Call a function of a test module in a process of its own, and raise what it raises.
+
+    A device stays registered, and must be before the first gradient: so the process comes from one that has imported
+    the modules, and no more.
+    """
     if not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"):
         pytest.skip("this torch registers no device from Python")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU, and test_on_a_gpu.py needs no stand-in for it")
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["monai", "torch._dynamo", "kvseg_monai.nets"])
     ours, theirs = context.Pipe(duplex=False)
-
-    def run() -> None:
-        try:
-            work(*arguments)
-        except BaseException as error:
-            theirs.send("".join(traceback.format_exception(error)))
-        else:
-            theirs.send("")
-
-    process = context.Process(target=run, daemon=True)
+    process = context.Process(target=_report, args=(theirs, work, arguments), daemon=True)
     process.start()
     theirs.close()
-    raised = ours.recv() if ours.poll(120) else "it takes longer than two minutes"
+    raised = ours.recv() if ours.poll(300) else "it takes longer than five minutes"
     process.kill()
     assert not raised, raised
+
+
+def _report(pipe: Connection, work: Callable[..., None], arguments: Sequence[object]) -> None:
+    try:
+        work(*arguments)
+    except BaseException as error:
+        pipe.send("".join(traceback.format_exception(error)))
+    else:
+        pipe.send("")
