@@ -18,23 +18,21 @@ from kvseg_monai.inferers.precision import autocast, precision_of
 from kvseg_monai.nets.encoder_decoder import EncoderDecoder
 from kvseg_monai.utils.tensors import plain
 
-LARGEST_STRIDE = 32  # of a network: pixels of the image per pixel of its deepest map
-
 
 class VolumeInferer(Inferer):
     """Inferer that shows a 2D network each slice of a volume whole, several at once.
 
     A slice that is smaller than the canvas is padded with zeros on both sides, as in training. Where it is larger, the
-    canvas grows with it, to a multiple of what the network needs; MONAI's ``SliceInferer`` would show the network two
-    to four overlapping windows instead, which costs twice as much and is no more accurate. Networks that take one size
-    alone, as MONAI's UNETR does, get these windows; only the networks of this package are known to take others.
+    canvas grows with it, to the next multiple of the network's stride: the less is padded, the more accurate. MONAI's
+    ``SliceInferer`` would show the network two to four overlapping windows instead, which costs twice as much and is no
+    more accurate. Networks that take one size alone, as MONAI's UNETR does, get these windows; only the networks of
+    this package are known to take others.
 
     A network in training mode, as to draw from its dropout, is called as it is; otherwise a copy that has each batch
     norm folded into the convolution before it.
 
     Args:
-        canvas: (X, Y), the size that the network was trained at. The network takes larger ones that are multiples of
-            its stride; that is a power of two up to 32 that divides the canvas.
+        canvas: (X, Y), the size that the network was trained at.
         slices_at_once: slices of the canvas' size per call of the network; of larger ones fewer.
         precision: ``fp32``, ``bf16`` or ``auto``, see :func:`kvseg_monai.inferers.precision_of`.
     """
@@ -49,9 +47,12 @@ class VolumeInferer(Inferer):
         """Map a volume to logits (1, classes, X, Y, Z), float32."""
         slices = plain(inputs)[0].permute(3, 0, 1, 2)  # (Z, C, X, Y)
         size = slices.shape[2:]
-        if any(side > least for side, least in zip(size, self.canvas, strict=True)) and not takes_any_size(network):
-            return self._by_windows(inputs, network, *args, **kwargs)
-        canvas = [_grown(side, least) for side, least in zip(size, self.canvas, strict=True)]
+        canvas = [max(least, side) for side, least in zip(size, self.canvas, strict=True)]
+        if canvas != list(self.canvas):
+            stride = stride_of(network)
+            if stride is None:
+                return self._by_windows(inputs, network, *args, **kwargs)
+            canvas = [-(-side // stride) * stride for side in canvas]
         before = [(side - within) // 2 for side, within in zip(canvas, size, strict=True)]
         after = [side - within - first for side, within, first in zip(canvas, size, before, strict=True)]
         at_once = max(1, self.slices_at_once * math.prod(self.canvas) // math.prod(canvas))
@@ -77,13 +78,7 @@ class VolumeInferer(Inferer):
         return logits.float()
 
 
-def takes_any_size(network: nn.Module) -> bool:
-    """Return whether a network takes images of other sizes than it was built for, multiples of its stride."""
+def stride_of(network: nn.Module) -> int | None:
+    """Return the stride of a network that takes images of any size that is a multiple of it; None of another one."""
     inner = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
-    return isinstance(inner, EncoderDecoder)
-
-
-def _grown(side: int, least: int) -> int:
-    """Return the side of the canvas for a slice's side: at least the trained one, else a multiple of the stride."""
-    step = math.gcd(least, LARGEST_STRIDE)
-    return max(least, -(-side // step) * step)
+    return inner.stride if isinstance(inner, EncoderDecoder) else None
