@@ -1,11 +1,14 @@
 """Parts of the training recipe: clipped gradients, the schedule of the rate, the average of the weights."""
 
 import copy
+import json
+from pathlib import Path
 
 import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.optimizers import WarmupCosineSchedule
+from support import BUNDLES, config, succeed
 from torch import nn
 
 from kvseg_monai.errors import InputError
@@ -167,3 +170,38 @@ def test_a_checkpoint_of_an_earlier_version_has_no_average(tmp_path):
 def test_a_decay_that_is_none(decay):
     with pytest.raises(InputError, match=r"--ema is .*; it must be a decay between 0 and 1"):
         AverageWeights(network(), decay)
+
+
+RECIPE = ("--ema", "0.9", "--gradient_clip", "1", "--schedule", "poly", "--warmup_steps", "2", "--flip", "[0]")
+
+
+@pytest.mark.parametrize("normalization", ["zscore", "zscore_slice"])
+def test_a_bundle_with_all_options_resumes_and_is_scored_with_its_normalization(tmp_path, tiny_dataset, normalization):
+    """The average that was validated is what is saved, also where the training was interrupted."""
+    same = ("--normalization", normalization)
+    options = (*RECIPE, *same, "--steps_per_epoch", "2", "--max_epochs", "2")
+    bundle, whole, parts = BUNDLES[1], tmp_path / "whole", tmp_path / "parts"
+    succeed(bundle, "train", whole, tiny_dataset, *options)
+    for changes in (("--max_epochs", "1"), ("--resume", "true")):
+        succeed(bundle, "train", parts, tiny_dataset, *options, *changes)
+    saved = [torch.load(folder / "models" / "last.ckpt", weights_only=True) for folder in (whole, parts)]
+    assert [checkpoint["iteration"] for checkpoint in saved] == [4, 4]
+    for checkpoint in saved:
+        assert checkpoint["average"]["steps"] == 4
+        assert any(
+            not torch.equal(checkpoint["average"]["own"][name], tensor)
+            for name, tensor in checkpoint["network"].items()
+        )
+    record = json.loads((whole / "models" / "training.json").read_text())
+    assert record["settings"]["normalization"] == normalization
+    succeed(bundle, "evaluate", whole, tiny_dataset, *same)
+    assert json.loads((whole / "eval" / "metrics.json").read_text())["mean"]
+
+
+def test_the_average_is_the_handler_that_the_checkpoint_names():
+    trained = json.loads(Path(config(BUNDLES[1], "train")).read_text())["train"]
+    checkpoints = next(each for each in trained["handlers"] if each["_target_"].endswith("Checkpoints"))
+    place = int(checkpoints["parts"]["average"].rpartition("#")[2])
+    names = [each["_target_"] for each in trained["handlers"]]
+    assert names[place].endswith("AverageWeights")
+    assert place < next(number for number, name in enumerate(names) if name == "ValidationHandler")
