@@ -1,4 +1,5 @@
 from .average import AverageWeights as AverageWeights
+from .average import attached as attached
 from .checkpoints import Checkpoints as Checkpoints
 from .checkpoints import StrictCheckpointLoader as StrictCheckpointLoader
 from .invalid_cases import GuardedDataset as GuardedDataset
@@ -32,6 +33,7 @@ __all__ = [
     "StopOnNan",
     "StrictCheckpointLoader",
     "WarmupSchedule",
+    "attached",
     "check_steps",
     "loss_and_rate",
     "require_cases",

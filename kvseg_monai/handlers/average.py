@@ -76,3 +76,8 @@ class AverageWeights:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore both: the network has the average, until an epoch starts."""
         self.average, self.own, self.steps = dict(state["average"]), dict(state["own"]), state["steps"]
+
+
+def attached(handler: AverageWeights) -> AverageWeights:
+    """Return a handler that stands elsewhere in a configuration: MONAI looks for a ``_target_`` in each of a list."""
+    return handler
