@@ -7,7 +7,6 @@ ways, on the network's own grid: volumes that are wider than the canvas are show
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
@@ -43,13 +42,12 @@ def main() -> None:
     options, others = parser.parse_known_args()
     config = ConfigParser()
     config.read_config(find_bundle(options.bundle) / TRAIN)
-    config.update({"dataset_dir": str(options.dataset_dir), "section": options.section, **read_options(others)})
-    config["base_dir"] = str(options.base_dir or options.dataset_dir)
+    config.update(read_options(others))
     network = config.get_parsed_content("network").eval()
     load_weights(network, options.weights)
     prepare, canvas = (config.get_parsed_content(place) for place in ("validate#preprocessing", "image_size"))
     classes = config.get_parsed_content("num_classes")
-    listed = cases(options.dataset_dir, options.section, base_dir=config["base_dir"])
+    listed = cases(options.dataset_dir, options.section, base_dir=options.base_dir)
     ways = {"canvas": VolumeInferer(canvas), "windows": Windows(canvas)}
     scores = {name: DiceMetric(include_background=False) for name in ways}
     wider = 0
@@ -68,4 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -23,10 +23,12 @@ from monai.losses import DiceCELoss
 import kvseg_monai
 from kvseg_monai import transforms
 from kvseg_monai.blocks import parameter_groups
+from kvseg_monai.cost.timing import wait_for_device
 from kvseg_monai.inferers import PrecisionInferer, VolumeInferer
 from kvseg_monai.transforms.invert import Axis, label_map
 from kvseg_monai.utils import tune_cpu, tune_gpu, use_device
 from kvseg_monai.utils.provenance import commit, machine
+from kvseg_monai.utils.tensors import laid_out
 
 NETS, SIZES, PRECISIONS = ("SETR", "TransUNet", "CvT"), ("tiny", "base"), ("fp32", "bf16")
 CLASSES, SLICES, CANVAS = 4, 16, 192
@@ -38,7 +40,7 @@ def network_of(name: str, size: str, options: argparse.Namespace) -> torch.nn.Mo
     """Return a network of a size, on the device."""
     torch.manual_seed(0)
     made = getattr(kvseg_monai, name)(1, CLASSES, (options.canvas, options.canvas), attention="kv", size=size)
-    return made.to(device=options.device, memory_format=torch.channels_last)
+    return laid_out(made, options.device)
 
 
 def training_step(name: str, size: str, precision: str, options: argparse.Namespace) -> Callable[[], None]:
@@ -88,23 +90,17 @@ def inference(name: str, size: str, precision: str, options: argparse.Namespace)
     return infer
 
 
-def wait(device: str) -> None:
-    """Wait until the device has done what it was given."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-
-
-def rate(work: Callable[[], None], device: str, seconds: float, *, warm_up: int = 3, at_once: int = 5) -> float:
+def rate(work: Callable[[], None], seconds: float, *, warm_up: int = 3, at_once: int = 5) -> float:
     """Return how often a second some work is done: the median over groups, each of which is waited for once."""
     for _ in range(warm_up):
         work()
-    wait(device)
+    wait_for_device()
     end, rates = time.perf_counter() + seconds, []
     while not rates or time.perf_counter() < end:
         start = time.perf_counter()
         for _ in range(at_once):
             work()
-        wait(device)
+        wait_for_device()
         rates.append(at_once / (time.perf_counter() - start))
     return median(rates)
 
@@ -124,7 +120,7 @@ def steps(options: argparse.Namespace) -> Iterator[list[str]]:
     yield ["network", "size", "precision", "steps a second", "ms a step", "memory, GB"]
     for name, size, precision in itertools.product(options.nets, options.sizes, PRECISIONS):
         if not options.skips(precision):
-            found = rate(training_step(name, size, precision, options), options.device, options.seconds)
+            found = rate(training_step(name, size, precision, options), options.seconds)
             yield [name, size, precision, f"{found:.2f}", f"{1e3 / found:.1f}", memory(options.device)]
 
 
@@ -134,7 +130,7 @@ def volumes(options: argparse.Namespace) -> Iterator[list[str]]:
     for name, size, precision in itertools.product(options.nets, options.sizes, PRECISIONS):
         if not options.skips(precision):
             work = inference(name, size, precision, options)
-            found = rate(work, options.device, options.seconds, warm_up=1, at_once=1)
+            found = rate(work, options.seconds, warm_up=1, at_once=1)
             row = [f"{1 / found:.3f}", f"{found * options.volume[2]:.0f}", memory(options.device)]
             yield [name, size, precision, *row]
 
@@ -175,10 +171,10 @@ def work(options: argparse.Namespace) -> None:
     step: Callable[[], None] = list
     for line in map(str.strip, sys.stdin):
         if line == "go":
-            print(rate(step, options.device, options.seconds, warm_up=0), flush=True)
+            print(rate(step, options.seconds, warm_up=0), flush=True)
         else:
             step = training_step(*json.loads(line), options)
-            rate(step, options.device, 0)
+            rate(step, 0)
             print("warm", flush=True)
 
 

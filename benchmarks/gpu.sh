@@ -18,6 +18,10 @@ while [ $# -gt 0 ]; do
     esac
 done
 python=${PYTHON:-python3}
+if [ -e "$out" ] && [ ! -f "$out/gpu.md" ] && [ -n "$(ls -A "$out")" ]; then
+    echo "error: $out holds something, and no results of this script; name another folder by --out" >&2
+    exit 2
+fi
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 work=$(mktemp -d)

@@ -8,8 +8,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${1:-.gpu} python=${2:-3.12}
 there=" ${*:3} "
-rm -rf "$folder/wheels"
+ours=$folder/wheels/.kvseg_monai
+if [ -e "$folder/wheels" ] && [ ! -f "$ours" ]; then
+    echo "error: $folder/wheels is there and was not made by this script; name another FOLDER" >&2
+    exit 2
+fi
 mkdir -p "$folder/wheels"
+touch "$ours"
+rm -f "$folder"/wheels/*.whl
 names="monai nibabel scipy pytorch-ignite fire pyyaml tensorboard pillow tqdm filelock pydicom lazy_loader click"
 names="$names safetensors einops pytest"
 # What these import comes in its newest version.

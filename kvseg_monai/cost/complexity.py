@@ -34,6 +34,7 @@ from kvseg_monai.nets.checks import choose
 from kvseg_monai.utils.cpu import tune_cpu
 from kvseg_monai.utils.program import program
 from kvseg_monai.utils.provenance import commit, machine
+from kvseg_monai.utils.tensors import laid_out
 
 NETS = ("SETR", "TransUNet", "CvT")
 SETR_DECODERS = ("naive", "pup")
@@ -90,18 +91,13 @@ def _time(
         yield time_in_turn(tasks, rounds=len(share), title=title)
 
 
-def _on_device(network: nn.Module, device: str) -> nn.Module:
-    moved: nn.Module = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own form
-    return moved
-
-
 @torch.no_grad()
 def measure(
     variant: Variant, kinds: Sequence[str], *, rounds: int, device: str = "cpu"
 ) -> tuple[dict[str, dict[str, float]], dict[str, np.ndarray]]:
     """Return the memory of each kind, in MiB, and the seconds (rounds,) of each kind and of the matrix product."""
     image = variant.image().to(device, memory_format=torch.channels_last)
-    networks = {kind: _on_device(variant.build(kind), device) for kind in kinds}
+    networks = {kind: laid_out(variant.build(kind), device) for kind in kinds}
     timed = list(_time(networks, image, rounds=rounds, title=str(variant)))
     seconds = {name: np.concatenate([part[name] for part in timed]) for name in timed[0]}
     memory = {}

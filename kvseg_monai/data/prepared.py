@@ -158,9 +158,9 @@ class VolumeDataset(CacheDataset):
         cache_dir: folder for what does not fit into memory, see :class:`VolumeStore`; :class:`PreparedCases` have one.
         num_workers: threads that prepare the cases.
         runtime_cache: prepare each case when it is first asked for, in the process that asks, instead of all at once.
+            A worker process keeps them until it ends, and in memory.
         move: is given the cases, once they are prepared and where all of them are kept, to move their volumes
             elsewhere; such as :class:`kvseg_monai.data.OnDevice`.
-            A worker process keeps them until it ends, and in memory.
         free_memory: see :class:`VolumeKeeper`.
     """
 

@@ -177,11 +177,10 @@ class RandFlipBatchd(_RandBatchTransform):
         """Return the batch with some slices turned round."""
         result = dict(data)
         self.randomize(len(result[self.first_key(result)]))
-        for key in self.key_iterator(result):
-            for axis, flipped in zip(self.axes, self.flipped, strict=True):
-                slices = result[key]
-                chosen = send(torch.from_numpy(flipped), slices.device)[:, None, None, None]
-                result[key] = torch.where(chosen, slices.flip(2 + axis), slices)
+        for axis, flipped in zip(self.axes, self.flipped, strict=True):
+            chosen = send(torch.from_numpy(flipped), result[self.first_key(result)].device)[:, None, None, None]
+            for key in self.key_iterator(result):
+                result[key] = torch.where(chosen, result[key].flip(2 + axis), result[key])
         return result
 
 

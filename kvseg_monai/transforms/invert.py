@@ -80,9 +80,8 @@ def grid_axes(image: Any) -> list[Axis] | None:
     if not isinstance(image, MetaTensor) or "original_affine" not in image.meta or "spatial_shape" not in image.meta:
         return None
     shape = np.asarray(image.meta["spatial_shape"]).ravel()
-    onto = (
-        np.linalg.inv(image.affine.cpu().double().numpy()) @ _file_affine(image).numpy()
-    )  # file's voxels -> network's
+    # from the file's voxels to the network's
+    onto = np.linalg.inv(image.affine.cpu().double().numpy()) @ _file_affine(image).numpy()
     sources = np.abs(onto[:3, :3]).argmax(axis=0)
     largest = onto[sources, range(3)]
     rest = onto[:3, :3].copy()

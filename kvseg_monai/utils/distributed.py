@@ -6,6 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from kvseg_monai.utils.tensors import laid_out
+
 
 def process_device() -> torch.device:
     """Return the device of this process: the GPU of its number, or the CPU where there is none."""
@@ -16,8 +18,7 @@ def with_shared_norms(network: nn.Module, device: torch.device | str) -> nn.Modu
     """Return a network on its device, channels last, whose batch norms on a GPU see the batches of all processes."""
     if torch.device(device).type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    moved: nn.Module = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return moved
+    return laid_out(network, device)
 
 
 def join_processes(device: torch.device | str) -> None:

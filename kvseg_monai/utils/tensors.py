@@ -1,10 +1,10 @@
-"""Tensors without what MONAI keeps with them."""
+"""Tensors without what MONAI keeps with them, and where tensors and networks lie in memory."""
 
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def plain(values: Any) -> Tensor:
@@ -13,6 +13,12 @@ def plain(values: Any) -> Tensor:
     ``torch.as_tensor`` leaves a ``MetaTensor`` one, and MONAI's ``convert_to_tensor`` copies what is not contiguous.
     """
     return values.as_tensor() if isinstance(values, MetaTensor) else torch.as_tensor(values)
+
+
+def laid_out(network: nn.Module, device: torch.device | str) -> nn.Module:
+    """Return a network on a device, its weights channels last, as the bundles have it."""
+    moved: nn.Module = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved
 
 
 def send(values: Tensor, device: torch.device | str) -> Tensor:
