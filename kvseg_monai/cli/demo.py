@@ -11,7 +11,7 @@ from kvseg_monai.errors import InputError
 from kvseg_monai.utils.program import program
 
 BUNDLE = "setr_kv"
-FULL = {"scans": 24, "slices": 16, "max_epochs": 140, "val_interval": 14}
+FULL = {"scans": 24, "slices": 16, "max_epochs": 280, "val_interval": 28}
 QUICK = {"scans": 5, "slices": 5, "max_epochs": 2, "val_interval": 1}
 
 # Small enough for a laptop: 3 mm pixels on a canvas of 128 x 96.
@@ -43,7 +43,7 @@ STEPS = (
     Step("data_prep.uw_madison --source {target}/raw --target {target}/data", "data/datalist.json"),
     Step(
         f"monai.bundle run --config_file {{bundle}}/configs/train.json {COMMON} --output_dir {{target}}/training "
-        "--max_epochs {max_epochs} --val_interval {val_interval} --slices_per_volume 2 --resume true",
+        "--max_epochs {max_epochs} --val_interval {val_interval} --volumes_per_batch 8 --resume true",
         ".trained",
         stamp=True,
     ),

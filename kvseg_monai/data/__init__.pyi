@@ -1,3 +1,4 @@
+from .batches import FullBatchSampler as FullBatchSampler
 from .datalist import read_datalist as read_datalist
 from .dataset import Case as Case
 from .dataset import cases as cases
@@ -27,6 +28,7 @@ __all__ = [
     "VOLUME_SUFFIXES",
     "AtomicNibabelWriter",
     "Case",
+    "FullBatchSampler",
     "MappedVolume",
     "NiftiReader",
     "OnDevice",

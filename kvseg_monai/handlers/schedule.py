@@ -19,8 +19,8 @@ class WarmupSchedule(WarmupCosineSchedule):
     Args:
         optimizer: whose learning rate is the peak.
         steps: of the whole training.
-        warmup: share of all steps in which the rate rises.
-        warmup_steps: number of these steps, instead of a share.
+        warmup_steps: in which the rate rises; half of all steps at most.
+        warmup: share of all steps in which it rises, instead of their number.
         schedule: how it falls, one of :data:`SCHEDULES`.
 
     Raises:
@@ -32,15 +32,16 @@ class WarmupSchedule(WarmupCosineSchedule):
         optimizer: Optimizer,
         steps: int,
         *,
-        warmup: float = 0.05,
-        warmup_steps: Any = None,
+        warmup_steps: Any = 100,
+        warmup: float | None = None,
         schedule: str = "cosine",
     ) -> None:
         if schedule not in SCHEDULES:
             raise InputError(f"--schedule is {schedule!r}; it must be one of {', '.join(SCHEDULES)}")
-        if not 0 <= warmup <= 1:
+        if warmup is not None and not 0 <= warmup <= 1:
             raise InputError(f"--warmup is {warmup}; it must be a share of the steps, from 0 to 1")
-        count = as_count(warmup_steps, "warmup_steps") or max(1, int(warmup * steps))
+        given = as_count(warmup_steps, "warmup_steps") or 0
+        count = max(1, min(given, steps // 2) if warmup is None else int(warmup * steps))
         self.falls = schedule
         super().__init__(optimizer, warmup_steps=count, t_total=steps, warmup_multiplier=FIRST)
 

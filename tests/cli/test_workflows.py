@@ -103,7 +103,7 @@ def test_help_lists_the_options_of_the_bundle(capsys):
         run(["train", "setr_kv", "--help"])
     text = capsys.readouterr().out
     assert text.startswith("usage: kvseg train BUNDLE [--overlay FILE]")
-    assert "  --max_epochs 100\n" in text
+    assert "  --max_epochs 400\n" in text
     assert "  --image_size [256, 256]\n" in text
 
 

@@ -83,8 +83,13 @@ def test_the_cosine_is_monais():
     assert rates(ours, 40) == rates(monais, 40)
 
 
-def test_a_number_of_steps_beats_the_share_and_the_polynomial_ends_at_nothing():
-    found = rates(WarmupSchedule(sgd(network()), 100, warmup=0.9, warmup_steps=20, schedule="poly"), 101)
+def test_the_rate_rises_for_half_of_the_steps_at_most():
+    found = [rates(WarmupSchedule(sgd(network()), steps), steps) for steps in (1, 2, 50, 150, 200, 400)]
+    assert [made.index(max(made)) for made in found] == [0, 1, 25, 75, 100, 100]
+
+
+def test_the_polynomial_ends_at_nothing():
+    found = rates(WarmupSchedule(sgd(network()), 100, warmup_steps=20, schedule="poly"), 101)
     assert found[20] == pytest.approx(0.1)
     assert found[10] == pytest.approx(0.1 * (0.01 + 0.99 * 0.5))
     assert found[60] == pytest.approx(0.1 * 0.5**0.9)

@@ -20,7 +20,7 @@ SMALL = {"network_def#size": "tiny", "image_size": [64, 64], "slices_at_once": 4
 def train(folder: Path, dataset: Path, *, breaks: int = 0, **options) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     """Train two epochs of two steps; return what the network saw in each step. It may break before a step."""
     places = {"bundle_root": str(folder), "dataset_dir": str(dataset)}
-    options = {"max_epochs": 2, "volumes_per_batch": 2, **options}
+    options = {"max_epochs": 2, "volumes_per_batch": 2, "slices_per_volume": 4, "val_interval": 1, **options}
     made = create_workflow(config_file=config(BUNDLES[1], "train"), workflow_type="train", **places, **SMALL, **options)
     trainer = made.parser.get_parsed_content("train#trainer")
     seen = {}
