@@ -21,7 +21,7 @@ def oracle_inference(source: Path, target: Path, *overlays: str, **overrides: An
         dataset_dir=str(source),
         output_dir=str(target),
         handlers=["@bad_cases"],
-        **{"image_size": [64, 64], **overrides},
+        **{"image_size": [64, 64], "normalization": "percentiles", **overrides},
     )
     made.parser["network"] = IntensityOracle()
     made.parser.parse(reset=True)

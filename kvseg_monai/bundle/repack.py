@@ -8,7 +8,7 @@ from typing import Any
 from kvseg_monai.bundle.contents import read_json
 from kvseg_monai.bundle.find import EVALUATE, INFERENCE, METADATA, TRAIN
 from kvseg_monai.utils.flags import PLACES
-from kvseg_monai.utils.old_names import OPTIONS
+from kvseg_monai.utils.old_names import BEFORE, OPTIONS
 
 
 def command_to_repack(folder: Path) -> str:
@@ -32,6 +32,7 @@ def _changed(folder: Path, today: Path) -> Iterator[tuple[str, Any]]:
     """Yield the options that have another value than in today's bundle, under today's names."""
     for path in (TRAIN, EVALUATE, INFERENCE):
         old, new = ({**config, **_arguments(config)} for config in (read_json(at / path) for at in (folder, today)))
+        old = {**{name: value for name, value in BEFORE.items() if name in new}, **old}
         for name, value in ((OPTIONS.get(name, name), value) for name, value in old.items()):
             known = name in new or name.startswith("network_def#")
             if known and name not in PLACES and _is_plain(value) and value != new.get(name):

@@ -10,6 +10,7 @@ from .invalid_cases import valid_cases as valid_cases
 from .schedule import WarmupSchedule as WarmupSchedule
 from .score_volumes import ScoreVolumes as ScoreVolumes
 from .steps import StopAfterSteps as StopAfterSteps
+from .steps import ValidateEpochs as ValidateEpochs
 from .steps import check_steps as check_steps
 from .steps import total_steps as total_steps
 from .training import ClipGradients as ClipGradients
@@ -32,6 +33,7 @@ __all__ = [
     "StopAfterSteps",
     "StopOnNan",
     "StrictCheckpointLoader",
+    "ValidateEpochs",
     "WarmupSchedule",
     "attached",
     "check_steps",

@@ -5,6 +5,8 @@ from collections.abc import Sized
 from typing import Any
 
 from ignite.engine import Engine, Events
+from monai.engines import Evaluator
+from monai.handlers import ValidationHandler
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.flags import as_count
@@ -86,6 +88,35 @@ class StopAfterSteps:
     def _end_run(self, engine: Engine) -> None:
         if engine.state.iteration >= self.max_steps:
             engine.terminate()
+
+
+class ValidateEpochs(ValidationHandler):
+    """MONAI's ``ValidationHandler`` for every so many epochs, and for the last one in any case.
+
+    However the number of epochs and the interval fit, the weights at the end of a training are validated, and may be
+    the best. Attach it after :class:`StopAfterSteps` has set the number of epochs or before, as it comes.
+
+    Args:
+        validator: that is run with the number of the epoch.
+        interval: epochs from one validation to the next, from 1 on.
+        exec_at_start: also validate the weights that the training starts from.
+
+    Raises:
+        InputError: ``interval`` is no whole number from 1 on.
+    """
+
+    def __init__(self, validator: Evaluator, interval: Any = 1, *, exec_at_start: bool = False) -> None:
+        super().__init__(as_count(interval, "val_interval") or 1, validator, exec_at_start=exec_at_start)
+
+    def attach(self, engine: Engine) -> None:
+        """Validate on ``EPOCH_COMPLETED``."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._validate)
+        if self.exec_at_start:
+            engine.add_event_handler(Events.STARTED, self)
+
+    def _validate(self, engine: Engine) -> None:
+        if engine.state.epoch % self.interval == 0 or is_at_end(engine):
+            self(engine)
 
 
 def limit_of(engine: Engine) -> str:

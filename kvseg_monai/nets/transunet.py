@@ -16,7 +16,7 @@ STRIDE = 16
 # size -> the ResNet, the transformer, channels of the decoder; base is the paper's R50-ViT-B/16
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
-        "resnet": {"width": 16, "num_units": (2, 2, 2)},
+        "resnet": {"width": 32, "num_units": (2, 2, 2)},
         "transformer": {"hidden_size": 192, "num_layers": 6, "num_heads": 3},
         "decoder_channels": (96, 64, 32, 16, 16),
     },

@@ -62,7 +62,7 @@ def test_other_cases_are_read_by_the_dataset(reads, tmp_path, tiny_dataset):
     dataset = made.parser.get_parsed_content("train#dataset")
     assert sum(reads.values()) == 4
     assert len(dataset) == 2
-    assert {len(dataset[number]) for number in (0, 1)} == {4}
+    assert {len(dataset[number]) for number in (0, 1)} == {1}
     assert sum(reads.values()) == 4
     dataset.set_data(given)
     assert (len(dataset), sum(reads.values())) == (1, 6)
@@ -76,7 +76,7 @@ def test_a_share_is_kept(rate, reads_again, reads, tmp_path, tiny_dataset):
     drawn = [dataset[number] for number in range(4)]
     after = sum(reads[name] for name in TRAINED_ON)
     assert (before, after - before) == (8, 2 * reads_again)
-    assert {len(slices) for slices in drawn} == {4}
+    assert {len(slices) for slices in drawn} == {1}
 
 
 def damage(dataset: Path, folder: Path, case: int) -> Path:

@@ -207,6 +207,6 @@ def test_the_average_comes_before_the_validation_wherever_handlers_are_put_in_fr
     trained = json.loads(Path(config(BUNDLES[1], "train")).read_text())["train"]["handlers"]
     names = [each["_target_"] for each in trained]
     assert trained[names.index("kvseg_monai.handlers.attached")]["handler"] == "@average"
-    assert names.index("kvseg_monai.handlers.attached") < names.index("ValidationHandler")
+    assert names.index("kvseg_monai.handlers.attached") < names.index("kvseg_monai.handlers.ValidateEpochs")
     checkpoints = trained[names.index("kvseg_monai.handlers.Checkpoints")]
     assert not [part for part in checkpoints["parts"].values() if "handlers#" in part]

@@ -159,7 +159,7 @@ def test_a_bundle_trains_so_many_steps(tmp_path, tiny_dataset):
     made = create_workflow(
         config_file=config(BUNDLES[1], "train"),
         workflow_type="train",
-        **{"network_def#size": "tiny", "image_size": [64, 64], "slices_at_once": 4, "max_steps": 3},
+        **{"network_def#size": "tiny", "image_size": [64, 64], "slices_at_once": 4, "max_steps": 3, "val_interval": 1},
         **{"steps_per_epoch": 2, "bundle_root": str(tmp_path), "dataset_dir": str(tiny_dataset)},
     )
     made.run()

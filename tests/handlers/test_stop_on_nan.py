@@ -77,7 +77,13 @@ def test_a_training_without_nan_goes_on():
 @pytest.mark.parametrize("poison", ["weights", "loss"])
 def test_what_was_saved_before_stays(poison, interval, tmp_path, tiny_dataset):
     """Through ``create_workflow``, with the bundle's own network, data and handlers."""
-    small = {"network_def#size": "tiny", "image_size": [64, 64], "volumes_per_batch": 2, "max_epochs": 3}
+    small = {
+        "network_def#size": "tiny",
+        "image_size": [64, 64],
+        "volumes_per_batch": 2,
+        "max_epochs": 3,
+        "val_interval": 1,
+    }
     small["train#handlers#1#interval"] = interval
     places = {"bundle_root": str(tmp_path), "dataset_dir": str(tiny_dataset)}
     made = create_workflow(config_file=config(BUNDLES[1], "train"), workflow_type="train", **places, **small)

@@ -23,7 +23,7 @@ from support import BUNDLES, ONE_PER_NET, ROOT, TINY, command, config, names_in,
 def trained(request, tmp_path_factory, tiny_dataset):
     """A bundle after two epochs: its name and folder."""
     folder = tmp_path_factory.mktemp(request.param)
-    log = succeed(request.param, "train", folder, tiny_dataset, "--max_epochs", "2")
+    log = succeed(request.param, "train", folder, tiny_dataset, "--max_epochs", "2", "--val_interval", "1")
     assert "2/2" in log  # the progress bar
     return request.param, folder
 

@@ -43,7 +43,13 @@ SPLIT = {
 STUDY = {
     "split": "split.json",
     "output_dir": "out",
-    "overrides": {"max_epochs": 2, "image_size": [64, 64], "slices_at_once": 8, "learning_rate": 0.01},
+    "overrides": {
+        "max_epochs": 2,
+        "val_interval": 1,
+        "image_size": [64, 64],
+        "slices_at_once": 8,
+        "learning_rate": 0.01,
+    },
     "nets": {"setr": {"attention": ["qkv", "kv"], "overrides": {"network_def#size": "tiny"}}},
     "seeds": [0, 1],
 }

@@ -96,7 +96,7 @@ def test_every_switch_that_is_off_is_off_where_it_is_used(text, tmp_path, tiny_d
         ({"train__trainer__max_epochs_": "3", "train_": "3"}, "--train_ is no option .* did you mean --train?"),
         ({"resume": "ture"}, "--resume is 'ture'; it must be true or false"),
         ({"cache_rate": "0,5"}, r"--cache_rate is '0,5'; it must be a number, as 1\.0"),
-        ({"val_interval": "abc"}, "--val_interval is 'abc'; it must be a number, as 1"),
+        ({"val_interval": "abc"}, "--val_interval is 'abc'; it must be a number, as 4"),
         ({"learning_rate": "nan"}, "--learning_rate is 'nan'; it must be a number"),
         ({"learning_rate": "1e999"}, "--learning_rate is '1e999'; it must be a number"),
         ({"seed": "True"}, "--seed is 'True'; it must be a number, as 0"),
