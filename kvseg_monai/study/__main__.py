@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in (run, report):
         command.add_argument("study", metavar="STUDY.yaml")
         command.add_argument("--output_dir", metavar="DIR", help="where the arms are (default: the study's)")
+        command.add_argument("--split", metavar="FILE", help="who is in which section (default: the study's)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     return options.main(options)
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_arms(options: argparse.Namespace) -> int:
     """Make the chosen arms of a study."""
-    read = study.read_study(options.study, dataset_dir=options.dataset_dir, output_dir=options.output_dir)
+    places = {"dataset_dir": options.dataset_dir, "output_dir": options.output_dir, "split": options.split}
+    read = study.read_study(options.study, **places)
     if read.dataset_dir is None:
         raise InputError(f"{options.study} has no 'dataset_dir'; add it, relative to the file, or give --dataset_dir")
     of_torchrun = (int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
@@ -53,7 +55,7 @@ def run_arms(options: argparse.Namespace) -> int:
 
 def report_arms(options: argparse.Namespace) -> int:
     """Compare the finished arms of a study."""
-    read = study.read_study(options.study, output_dir=options.output_dir)
+    read = study.read_study(options.study, output_dir=options.output_dir, split=options.split)
     for path in study.write_report(read, file=options.study, page=options.html):
         print(f"wrote {path}")
     return 0

@@ -53,8 +53,10 @@ class Study:
     notice: str | None
 
 
-def read_study(path: str | Path, *, dataset_dir: str | None = None, output_dir: str | None = None) -> Study:
-    """Read a study file. Paths in it are relative to it; the two arguments take the place of its entries.
+def read_study(
+    path: str | Path, *, dataset_dir: str | None = None, output_dir: str | None = None, split: str | None = None
+) -> Study:
+    """Read a study file. Paths in it are relative to it; the other arguments take the place of its entries.
 
     Raises:
         InputError: for a missing file, an unknown or missing key, or a value that is not allowed.
@@ -69,7 +71,7 @@ def read_study(path: str | Path, *, dataset_dir: str | None = None, output_dir: 
         dataset_dir=_folder(path, dataset_dir, found.dataset_dir),
         output_dir=output,
         bundles_dir=bundles,
-        split=read_table(path.parent / found.split, SplitFile).model_dump(),
+        split=read_table(Path(split) if split else path.parent / found.split, SplitFile).model_dump(),
         arms=_unfold(path, found, bundles),
         reference=found.reference,
         margin=found.margin,
