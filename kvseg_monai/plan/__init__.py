@@ -1,4 +1,4 @@
-"""Settings chosen from the data: ``python -m kvseg_monai.plan DATA`` measures, writes ``plan.json``, and training reads it."""
+"""Settings chosen from the data: ``python -m kvseg_monai.plan DATA`` writes ``plan.json``, which training reads."""
 
 import lazy_loader
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kvseg_monai._version import __version__
-from kvseg_monai.data.datalist import DATALIST, SECTIONS
+from kvseg_monai.data.datalist import DATALIST
 from kvseg_monai.errors import InputError
 from kvseg_monai.transforms.intensity import NORMALIZATIONS
 from kvseg_monai.utils.files import write_text

@@ -78,6 +78,4 @@ def _overridden(parser: ConfigParser, settings: Mapping[str, Any]) -> list[str]:
     """Return the options that a plan sets and that have another value in a configuration, as name and value."""
     places = {place: value for name, value in settings.items() for place in (name, f"{NETWORK}#{name}")}
     given = {place: parser.get(place) for place in places if place in parser}
-    return [
-        f"{place} {given[place]} instead of {places[place]}" for place in given if not is_setting(given[place])
-    ]
+    return [f"{place} {given[place]} instead of {places[place]}" for place in given if not is_setting(given[place])]

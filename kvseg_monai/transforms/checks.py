@@ -60,9 +60,7 @@ class CheckVolumed(MapTransform):
         InputError: the sentence.
     """
 
-    def __init__(
-        self, keys: KeysCollection, slice_offsets: Sequence[int] = (0,), *, slice_axis: str = "axial"
-    ) -> None:
+    def __init__(self, keys: KeysCollection, slice_offsets: Sequence[int] = (0,), *, slice_axis: str = "axial") -> None:
         super().__init__(keys)
         check_slice_axis(slice_axis)
         self.slice_offsets, self.slice_axis = list(slice_offsets), slice_axis
@@ -216,8 +214,8 @@ def _other_plane(image: MetaTensor, slice_axis: str) -> str | None:
     if across.count(1) > 1:
         return f"is a single row of voxels, {_text(image.shape)}, and no slice; get the file again"
     return (
-        f"is one {PLANES[lies]} slice by its affine; with --slice_axis {slice_axis} volumes are cut into {PLANES[cut]} "
-        f"slices: give a whole volume, or --slice_axis {PLANES[lies]} with weights that were trained so, or correct the "
+        f"is one {PLANES[lies]} slice by its affine, and --slice_axis {slice_axis} cuts volumes into {PLANES[cut]} "
+        f"slices: give a whole volume, or weights that were trained with --slice_axis {PLANES[lies]}, or correct the "
         f"affine if the slice is {PLANES[cut]}"
     )
 

@@ -56,9 +56,7 @@ def _refuse_misfits(path: Path, wanted: Mapping[str, Any], found: Mapping[str, A
         )
 
 
-def save_whole(
-    state: Mapping[str, Any], path: Path, *, settings: Mapping[str, Any] = MappingProxyType({})
-) -> None:
+def save_whole(state: Mapping[str, Any], path: Path, *, settings: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Save a state dict, and beside a ``.pt`` file of weights the same as safetensors.
 
     A reader, or a run after a crash, never meets half a file.
