@@ -121,8 +121,13 @@ def _examples(metrics: Mapping[str, Any], evaluation: Path, folder: Path) -> Ite
         try:
             inputs = {key: locate(case.get(key), evaluation) for key in ("image", "label")}
             prediction = find_prediction({**case, **inputs}, folder)
-            files = {**inputs, "prediction": prediction}
-            picture = slices.draw_overlay(**files, classes=len(metrics["classes"]), slice_axis=slice_axis)
+            picture = slices.draw_overlay(
+                image=inputs["image"],
+                label=inputs["label"],
+                prediction=prediction,
+                classes=len(metrics["classes"]),
+                slice_axis=slice_axis,
+            )
             yield {"place": place, "case": case, "picture": picture}
         except slices.PictureError as note:
             yield {"place": place, "case": case, "note": str(note)}

@@ -1,8 +1,8 @@
 """Volumes read, and their slices drawn, each an inline picture.
 
 Shapes: volumes are (X, Y, Z), turned as :class:`kvseg_monai.transforms.SliceOrientationd` turns them, so that a slice
-``volume[:, :, z].T`` is seen as radiologists do: axial from the feet and coronal from the front, with the patient's right
-on the left, and sagittal with the front on the left.
+``volume[:, :, z].T`` is seen as radiologists do: axial from the feet and coronal from the front, with the patient's
+right on the left, and sagittal with the front on the left.
 """
 
 from dataclasses import dataclass
