@@ -35,6 +35,9 @@ from . import (
     nets as nets,
 )
 from . import (
+    plan as plan,
+)
+from . import (
     report as report,
 )
 from . import (
@@ -70,6 +73,7 @@ __all__ = [
     "label",
     "metrics",
     "nets",
+    "plan",
     "report",
     "study",
     "transforms",

@@ -166,6 +166,9 @@ ROWS: dict[str, list[Way] | Nothing] = {
         Way(f"{{source}} --weights weights.pt {PACKED}", BUNDLE, **ZIPPED),
         Way(f"{ROOT}/bundles/{BUNDLE} --weights weights.pt --dataset_dir {{source}} {PACKED}", "data", **ZIPPED),
     ],
+    "kvseg_monai.plan": [  # beside the datalist is its own place
+        Way("{source} --target {target}", "data", "out.json", harmless=("within", "deep within", "link into it")),
+    ],
     "kvseg_monai.report": [
         Way("--evaluation {source} --target {target}", "evaluation", "out.html"),
         Way("--evaluation evaluation --predictions {source} --target {target}", "data", "out.html"),
@@ -194,7 +197,10 @@ ROWS: dict[str, list[Way] | Nothing] = {
 
 # The commands of kvseg: the row of what each runs.
 KVSEG = {
-    **{name: f"kvseg_monai.{name}" for name in ("benchmark", "convert", "deploy", "label", "pack", "report", "study")},
+    **{
+        name: f"kvseg_monai.{name}"
+        for name in ("benchmark", "convert", "deploy", "label", "pack", "plan", "report", "study")
+    },
     **{f"prepare {kind}": f"data_prep.{kind}" for kind in ("dicom", "nifti", "png_pairs", "uw_madison")},
     **{"phantom": "data_prep.phantom", "cost": "kvseg_monai.complexity", "bundles": "kvseg_monai"},
     **{"train": "bundle train", "evaluate": "bundle evaluate", "infer": "bundle inference"},

@@ -16,10 +16,11 @@ from torch import nn
 
 from kvseg_monai._version import __version__
 from kvseg_monai.bundle.find import AS_THEY_ARE, CARD, EVALUATE, INFERENCE, METADATA, TRAIN
-from kvseg_monai.bundle.overrides import apply_overrides
+from kvseg_monai.bundle.overrides import apply_overrides, apply_settings
 from kvseg_monai.data.dataset import class_names, notice
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.safetensors_file import as_safetensors
+from kvseg_monai.utils.settings import CARRIED, NETWORK, carried, default_of
 from kvseg_monai.utils.weights import load_weights
 
 
@@ -37,6 +38,7 @@ def packed_files(
     """
     metadata = read_json(folder / METADATA)
     configs = {path: ConfigParser(read_json(folder / path)) for path in (TRAIN, EVALUATE, INFERENCE)}
+    apply_settings(weights, configs.values())
     apply_overrides(overrides, configs.values())
     network, image_shape, channels = build_network(configs[INFERENCE])
     load_weights(network, weights)
@@ -62,7 +64,9 @@ def packed_files(
         CARD: card.encode() + (folder / CARD).read_bytes(),
         "models/model.pt": state.getvalue(),
         "models/model.pt.sha256": checksum,
-        "models/model.safetensors": as_safetensors(network.state_dict(), pt_sha256=checksum.split()[0].decode()),
+        "models/model.safetensors": as_safetensors(
+            network.state_dict(), pt_sha256=checksum.split()[0].decode(), settings=settings_in(configs[INFERENCE])
+        ),
     }
 
 
@@ -103,6 +107,14 @@ def build_network(config: ConfigParser) -> tuple[nn.Module, list[int], int]:
         reason = " ".join(str(cause).split())
         raise InputError(f"the bundle's network cannot be built and run ({reason}); correct the overrides") from error
     return network, image_shape, scores.shape[1]
+
+
+def settings_in(config: ConfigParser) -> dict[str, Any]:
+    """Return the settings that a configuration has, for weights to carry: values alone, of defaults too."""
+    settings = {name: default_of(config.get(name)) for name in CARRIED if name in config}
+    if isinstance(settings.get(NETWORK), dict):
+        settings[NETWORK] = {name: default_of(value) for name, value in settings[NETWORK].items()}
+    return carried(settings)
 
 
 def _describe(metadata: dict[str, Any], *, image_shape: list[int], channels: int, classes: list[str]) -> None:

@@ -1,7 +1,8 @@
 """Install weights as the model of a bundle: ``python -m kvseg_monai.deploy BUNDLE --weights FILE``.
 
-The weights must be of the bundle's own network. The model that was there is kept under a name with its date, so that it
-can be installed again by the same command. A MONAI Label server takes the new weights with its next request.
+The weights must be of the bundle's own network; its size and the like are those that they carry, where the bundle does
+not name them itself. The model that was there is kept under a name with its date, so that it can be installed again by
+the same command. A MONAI Label server takes the new weights with its next request.
 """
 
 import argparse
@@ -16,10 +17,12 @@ from torch import nn
 
 from kvseg_monai.bundle.contents import build_network, read_json
 from kvseg_monai.bundle.find import INFERENCE
+from kvseg_monai.bundle.overrides import apply_settings
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.files import atomic_write, discard
 from kvseg_monai.utils.model_files import BEST, keep_earlier, record_of
 from kvseg_monai.utils.program import program
+from kvseg_monai.utils.settings import carried, read_settings
 from kvseg_monai.utils.weights import load_weights, save_whole
 from kvseg_monai.utils.weights_file import read_weights
 
@@ -38,7 +41,9 @@ def deploy(bundle: str | Path, weights: str | Path) -> Path:
     configuration = Path(bundle) / INFERENCE
     if not configuration.is_file():
         raise InputError(f"{configuration} is missing; give the folder of a bundle")
-    network = build_network(ConfigParser(read_json(configuration)))[0]
+    config = ConfigParser(read_json(configuration))
+    apply_settings(weights, [config])
+    network = build_network(config)[0]
     load_weights(network, weights)
     model, record = Path(bundle) / "models" / BEST, record_of(Path(weights))
     if model.is_file() and _same_weights(model, network):
@@ -49,7 +54,7 @@ def deploy(bundle: str | Path, weights: str | Path) -> Path:
             shutil.copy2(record, temporary)
     else:
         discard(record_of(model), keep=True)
-    save_whole(network.state_dict(), model)
+    save_whole(network.state_dict(), model, settings=carried(read_settings(weights)))
     return model
 
 

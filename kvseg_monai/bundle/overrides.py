@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fire.parser import DefaultParseValue
@@ -10,6 +11,7 @@ from monai.bundle import ConfigParser
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.command_line import split_options
 from kvseg_monai.utils.flags import PLACES, takes
+from kvseg_monai.utils.settings import NETWORK, is_setting, trained_settings
 
 
 def parse_with_overrides(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
@@ -26,6 +28,27 @@ def parse_with_overrides(parser: argparse.ArgumentParser, arguments: Sequence[st
     left, given = split_options(arguments, own=vars(known))
     overrides = {name: DefaultParseValue(value) for name, value in given.items()}
     return parser.parse_args(left, argparse.Namespace(overrides=overrides))
+
+
+def apply_settings(weights: str | Path, configs: Iterable[ConfigParser]) -> None:
+    """Write the settings that weights carry into every configuration, in place.
+
+    Written are those that one of the configurations takes from elsewhere; where none does, as in a packed bundle, the
+    values that are there stay.
+    """
+    configs, settings = list(configs), trained_settings(weights)
+    places = [place for config in configs for place in _places(config) if is_setting(config.get(place))]
+    for place in dict.fromkeys(places):
+        name = place.removeprefix(f"{NETWORK}#")
+        for config in configs:
+            if name in settings and place in config:
+                config[place] = settings[name]
+
+
+def _places(config: ConfigParser) -> list[str]:
+    """Return the ids of a configuration's options and of its network's arguments."""
+    network = config.get(NETWORK)
+    return [*config.config, *(f"{NETWORK}#{name}" for name in (network if isinstance(network, dict) else ()))]
 
 
 def apply_overrides(overrides: Mapping[str, Any], configs: Iterable[ConfigParser]) -> None:

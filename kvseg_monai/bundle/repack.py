@@ -9,6 +9,7 @@ from kvseg_monai.bundle.contents import read_json
 from kvseg_monai.bundle.find import EVALUATE, INFERENCE, METADATA, TRAIN
 from kvseg_monai.utils.flags import PLACES
 from kvseg_monai.utils.old_names import BEFORE, OPTIONS
+from kvseg_monai.utils.settings import default_of
 
 
 def command_to_repack(folder: Path) -> str:
@@ -31,7 +32,7 @@ def command_to_repack(folder: Path) -> str:
 def _changed(folder: Path, today: Path) -> Iterator[tuple[str, Any]]:
     """Yield the options that have another value than in today's bundle, under today's names."""
     for path in (TRAIN, EVALUATE, INFERENCE):
-        old, new = ({**config, **_arguments(config)} for config in (read_json(at / path) for at in (folder, today)))
+        old, new = (_options(read_json(at / path)) for at in (folder, today))
         old = {**{name: value for name, value in BEFORE.items() if name in new}, **old}
         for name, value in ((OPTIONS.get(name, name), value) for name, value in old.items()):
             known = name in new or name.startswith("network_def#")
@@ -39,8 +40,9 @@ def _changed(folder: Path, today: Path) -> Iterator[tuple[str, Any]]:
                 yield name, value
 
 
-def _arguments(config: dict[str, Any]) -> dict[str, Any]:
-    return {f"network_def#{name}": value for name, value in config["network_def"].items() if name != "_target_"}
+def _options(config: dict[str, Any]) -> dict[str, Any]:
+    arguments = {f"network_def#{name}": value for name, value in config["network_def"].items() if name != "_target_"}
+    return {name: default_of(value) for name, value in {**config, **arguments}.items()}
 
 
 def _is_plain(value: Any) -> bool:

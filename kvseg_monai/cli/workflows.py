@@ -15,6 +15,7 @@ from kvseg_monai.cli import plain
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.program import program
 from kvseg_monai.utils.run_options import is_flag, read_mapping, read_options
+from kvseg_monai.utils.settings import default_of
 
 RUNNER = "monai.bundle"
 
@@ -80,6 +81,7 @@ def _list_options(configuration: str, words: Sequence[str]) -> str:
         return "BUNDLE --help lists the bundle's options."
     folder = find_bundle(words[0])
     content = read_mapping(folder / configuration)
+    content = {name: default_of(value) for name, value in content.items()}
     options = {name: value for name, value in content.items() if not isinstance(value, dict) and "$" not in str(value)}
     lines = [f"  --{name} {value}" for name, value in options.items()]
     return "\n".join([f"options and their values ({folder / 'docs' / 'README.md'} explains the main ones):", *lines])

@@ -23,6 +23,7 @@ from kvseg_monai.utils.flags import as_flag
 from kvseg_monai.utils.overlap import refuse_overlap
 from kvseg_monai.utils.program import program
 from kvseg_monai.utils.safetensors_file import written_with
+from kvseg_monai.utils.settings import carried, read_settings
 from kvseg_monai.utils.weights import load_weights, save_whole
 
 logger = logging.getLogger(__name__)
@@ -240,5 +241,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     network = config.get_parsed_content(options.net_id)
     load_weights(network, options.weights)
     print(to_kv(network, options.attention))
-    save_whole(network.state_dict(), options.target)
+    save_whole(network.state_dict(), options.target, settings=carried(read_settings(options.weights)))
     return 0

@@ -19,6 +19,7 @@ from kvseg_monai.utils.model_files import BEST, RECORD, keep_earlier, keep_earli
 from kvseg_monai.utils.old_names import CHECKPOINT
 from kvseg_monai.utils.run_record import RunRecord
 from kvseg_monai.utils.safetensors_file import beside, digest_of_state
+from kvseg_monai.utils.settings import carried
 from kvseg_monai.utils.weights import load_weights, save_whole, set_checksum_aside
 
 logger = logging.getLogger(__name__)
@@ -170,7 +171,7 @@ class Checkpoints:
         better = score is not None and score > self.best
         if better or (at_end and self.best == -float("inf")):
             self.best = score if better and score is not None else self.best
-            save_whole(weights, self._target)
+            save_whole(weights, self._target, settings=carried(self.configuration.get("settings", {})))
         state = {name: part.state_dict() for name, part in self.parts.items()}
         progress = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
         save_whole(

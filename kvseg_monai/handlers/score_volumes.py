@@ -15,13 +15,13 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.data.utils import affine_to_spacing
-from nibabel.orientations import io_orientation
 
 from kvseg_monai.data.nifti import without_suffix
 from kvseg_monai.errors import InputError
 from kvseg_monai.metrics.case import CASE_METRICS, score_case
 from kvseg_monai.metrics.summary import FILES, summarise, write_metrics
 from kvseg_monai.utils.files import refuse_foreign
+from kvseg_monai.utils.geometry import array_axes, check_slice_axis, plane_of
 from kvseg_monai.utils.run_record import RunRecord
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ class ScoreVolumes:
         pred_key: key of the predicted label map, inverted to the original grid.
         label_key: key of the reference, loaded channel-first and otherwise untouched.
         image_key: key of the image; its file name names the case.
+        slice_axis: that of :class:`kvseg_monai.transforms.SliceOrientationd`: scores per slice are of the plane that
+            was cut.
 
     Raises:
         InputError: at an item without these keys, of another shape, or with undeclared labels; it names the case.
@@ -61,10 +63,12 @@ class ScoreVolumes:
         pred_key: str = "pred",
         label_key: str = "label",
         image_key: str = "image",
+        slice_axis: str = "axial",
     ) -> None:
+        check_slice_axis(slice_axis)
         self.output_dir = Path(output_dir)
         self.class_names = class_names if isinstance(class_names, str) else list(class_names)
-        self.notice, self.configuration = notice, configuration
+        self.notice, self.configuration, self.slice_axis = notice, configuration, slice_axis
         self.keys = {"prediction": pred_key, "label": label_key, "image": image_key}
         self._cases: list[dict[str, Any]] = []
 
@@ -121,7 +125,8 @@ class ScoreVolumes:
             volumes = [_without_channel(prediction, "prediction"), _without_channel(label, "label")]
             spacing = _spacing(label)
             _warn_of_other_grid(prediction, label, case)
-            scores = score_case(*volumes, class_names=self.class_names, spacing=spacing, slice_axis=_slice_axis(label))
+            across = _slice_axis(label, self.slice_axis)
+            scores = score_case(*volumes, class_names=self.class_names, spacing=spacing, slice_axis=across)
         except InputError as error:
             raise InputError(f"case {case}: {error}") from error
         return {
@@ -196,9 +201,10 @@ def _spacing(label: Any) -> tuple[float, ...]:
     return tuple(float(size) for size in affine_to_spacing(label.affine))
 
 
-def _slice_axis(label: Any) -> int:
-    """Return the array axis that runs most nearly along the body: the network cuts its slices across it."""
-    return io_orientation(label.affine.cpu().numpy())[:, 0].tolist().index(2)
+def _slice_axis(label: Any, slice_axis: str) -> int:
+    """Return the array axis across which the network cuts its slices."""
+    affine = label.affine.cpu().numpy()
+    return array_axes(affine)[plane_of(label.shape[1:], affine, slice_axis)]
 
 
 def _warn_of_other_grid(prediction: Any, label: Any, case: str) -> None:

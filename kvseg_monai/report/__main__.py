@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     maps.add_argument("--bundle", metavar="DIR", help="the bundle that was scored: folder, name, or its inference.json")
     maps.add_argument("--weights", metavar="FILE", help="its trained weights, .pt or .safetensors")
     maps.add_argument("--case", metavar="NAME", help="whose slice is shown (default: the median case)")
-    maps.add_argument("--slice", type=int, metavar="N", help="from 1 at the feet (default: the one with most label)")
+    first = "counted from 1 at the feet, of sagittal slices at the left, of coronal ones at the front"
+    maps.add_argument("--slice", type=int, metavar="N", help=f"{first} (default: the one with most label)")
     options = vars(parse_with_overrides(parser, sys.argv[1:] if arguments is None else arguments))
     inspected = {name: options.pop(name) for name in ("bundle", "weights", "case", "slice", "overrides")}
     print(f"wrote {build_report(**options, attention=_inspection_request(inspected))}")

@@ -48,7 +48,7 @@ def _place(
     for other in range(int(inspection.classes.max())):
         draw_contour(axes, inspection.classes == other + 1, colour=colour_of(other))
     _mark(axes, inspection, place, colour)
-    mark_sides(axes)
+    mark_sides(axes, inspection.plane)
     return {
         "name": name,
         "colour": colour,

@@ -116,11 +116,18 @@ def _per_patient(metrics: Mapping[str, Any]) -> dict[str, dict[str, float | None
 
 def _examples(metrics: Mapping[str, Any], evaluation: Path, folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the best, median and worst case by mean Dice, each with its picture or a note why there is none."""
+    slice_axis = metrics.get("manifest", {}).get("settings", {}).get("slice_axis", "axial")
     for place, case in rank_cases(metrics).items():
         try:
             inputs = {key: locate(case.get(key), evaluation) for key in ("image", "label")}
             prediction = find_prediction({**case, **inputs}, folder)
-            picture = slices.draw_overlay(**inputs, prediction=prediction, classes=len(metrics["classes"]))
+            picture = slices.draw_overlay(
+                image=inputs["image"],
+                label=inputs["label"],
+                prediction=prediction,
+                classes=len(metrics["classes"]),
+                slice_axis=slice_axis,
+            )
             yield {"place": place, "case": case, "picture": picture}
         except slices.PictureError as note:
             yield {"place": place, "case": case, "note": str(note)}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from kvseg_monai.blocks.recording import AttentionLayer, record_attention
 from kvseg_monai.bundle.contents import build_network, read_json
 from kvseg_monai.bundle.find import INFERENCE, find_bundle
-from kvseg_monai.bundle.overrides import apply_overrides
+from kvseg_monai.bundle.overrides import apply_overrides, apply_settings
 from kvseg_monai.errors import InputError
 from kvseg_monai.report import slices
 from kvseg_monai.report.readers import locate, rank_cases
@@ -52,6 +52,7 @@ class Inspection:
     case: str
     slice: int
     slices: int
+    plane: str
     image: np.ndarray
     classes: np.ndarray
     aspect: float
@@ -70,17 +71,18 @@ def inspect_attention(request: InspectionRequest, metrics: Mapping[str, Any], ev
     """
     if not Path(request.weights).is_file():
         raise InputError(f"--weights {request.weights} is missing; give the trained weights, such as models/model.pt")
-    config = open_config(request.bundle, request.overrides)
+    config = open_config(request.bundle, request.overrides, weights=request.weights)
     network, _, _ = build_network(config)
     load_weights(network, request.weights)
     case = choose_case(metrics, request.case)
     paths = {key: locate(case.get(key), evaluation) for key in ("image", "label")}
     try:
-        number, depth, affine = _choose_slice(request.slice, case["case"], **paths)
+        slice_axis = config.get_parsed_content("slice_axis") if "slice_axis" in config else "axial"
+        number, shown = _choose_slice(request.slice, case["case"], slice_axis=slice_axis, **paths)
     except slices.PictureError as note:
         raise InputError(f"case {case['case']}: {str(note).rstrip('.')}; restore it, or leave --bundle out") from None
     volume = config.get_parsed_content("preprocessing")({key: path for key, path in paths.items() if path})["image"]
-    index = _index_in(volume, affine, number, case["case"])
+    index = _index_in(volume, shown.affine, number, case["case"])
     window = _fullest_window(network, config.get_parsed_content("inferer"), volume[..., index : index + 1])
     layers, scores = record_attention(network, window)
     if not layers:
@@ -89,7 +91,8 @@ def inspect_attention(request: InspectionRequest, metrics: Mapping[str, Any], ev
     return Inspection(
         case=case["case"],
         slice=number,
-        slices=depth,
+        slices=shown.voxels.shape[2],
+        plane=shown.plane,
         image=window[0, window.shape[1] // 2].numpy(),  # of several channels the slice itself is in the middle
         classes=scores[0].argmax(0).numpy(),
         aspect=float(sizes[1] / sizes[0]),
@@ -100,8 +103,10 @@ def inspect_attention(request: InspectionRequest, metrics: Mapping[str, Any], ev
     )
 
 
-def open_config(bundle: str, overrides: Mapping[str, Any]) -> ConfigParser:
+def open_config(bundle: str, overrides: Mapping[str, Any], *, weights: str) -> ConfigParser:
     """Return the configuration of the network: the bundle's ``inference.json``, or the file given, with overrides.
+
+    What is not overridden is as the weights carry it.
 
     Raises:
         InputError: there is none, or an override is unknown to all of the bundle's configurations.
@@ -111,6 +116,7 @@ def open_config(bundle: str, overrides: Mapping[str, Any]) -> ConfigParser:
     config = ConfigParser(read_json(path))
     others = [path.with_name(f"{name}.json") for name in CONFIGS]
     known = [ConfigParser(read_json(other)) for other in others if other.is_file() and other != path]
+    apply_settings(weights, [config])
     apply_overrides({name: value for name, value in overrides.items() if name not in PLACES}, [config, *known])
     return config
 
@@ -130,16 +136,17 @@ def choose_case(metrics: Mapping[str, Any], name: str | None) -> Mapping[str, An
 
 
 def _choose_slice(
-    number: int | None, case: str, *, image: str | None, label: str | None
-) -> tuple[int, int, np.ndarray]:
-    """Return the slice's number, how many there are, and the affine of the volume in LPS+."""
-    volume, affine = slices.read_volume(image, role="image")
-    depth = volume.shape[2]
+    number: int | None, case: str, *, slice_axis: str, image: str | None, label: str | None
+) -> tuple[int, slices.Volume]:
+    """Return the slice's number, and the volume that it is of."""
+    volume = slices.read_volume(image, role="image", slice_axis=slice_axis)
+    depth = volume.voxels.shape[2]
     if number is None:
-        number = slices.fullest_slice(slices.read_volume(label, role="label")[0]) + 1
+        number = slices.fullest_slice(slices.read_volume(label, role="label", slice_axis=volume.plane).voxels) + 1
     if not 1 <= number <= depth:
-        raise InputError(f"--slice is {number}; {case} has slices 1 (at the feet) to {depth}")
-    return number, depth, affine
+        first = {"axial": "at the feet", "coronal": "at the front", "sagittal": "at the left"}[volume.plane]
+        raise InputError(f"--slice is {number}; {case} has slices 1 ({first}) to {depth}")
+    return number, volume
 
 
 def _index_in(volume: Any, affine: np.ndarray, number: int, case: str) -> int:

@@ -68,6 +68,7 @@ def describe_run(facts: Mapping[str, Any]) -> Rows:
         "Scans": "section" in settings and f"the datalist's {settings['section']} list",
         "Image size": "image_size" in settings and f"{_times(settings['image_size'])} pixels",
         "Pixel size": "spacing" in settings and f"{_times(settings['spacing'])} mm",
+        "Slices": "slice_axis" in settings and _plane(settings["slice_axis"]),
         "Seed": "seed" in settings and str(settings["seed"]),
         "Epochs": "epochs" in facts and str(facts["epochs"]),
         "Device": facts.get("device"),
@@ -91,6 +92,10 @@ def describe_report() -> Rows:
 
 def _join(facts: Mapping[str, Any], name: str, form: str) -> str:
     return "; ".join(form.format(key, value) for key, value in facts.get(name, {}).items())
+
+
+def _plane(slice_axis: str) -> str:
+    return "across the longest side of each volume's voxels" if slice_axis == "auto" else slice_axis
 
 
 def _times(sides: Any) -> str:

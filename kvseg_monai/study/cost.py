@@ -23,7 +23,8 @@ def _macs(study: Study, arm: Arm, *, out_channels: int) -> int:
     file = study.bundles_dir / arm.bundle / "configs" / "evaluate.json"
     parser = ConfigParser(json.loads(file.read_text(encoding="utf-8")))
     overrides = known_overrides(parser.get(), arm.overrides)
-    parser.update({**overrides, "network_def#out_channels": out_channels})
+    # Of no weights that may lie about: what the study does not set is the bundle's default.
+    parser.update({"settings": {}, **overrides, "network_def#out_channels": out_channels})
     with torch.device("meta"):
         network = parser.get_parsed_content("network_def").eval()
         image = torch.zeros(

@@ -14,6 +14,7 @@ from kvseg_monai.study.dataset import data_record
 from kvseg_monai.study.plan import Arm, Study
 from kvseg_monai.utils.files import write_text
 from kvseg_monai.utils.old_names import current_options
+from kvseg_monai.utils.settings import default_of
 
 
 def arms_dir(study: Study) -> Path:
@@ -36,7 +37,7 @@ def configuration(study: Study, arm: Arm) -> dict[str, Any]:
         "reference": study.reference,
         "bundle": {name: _hash_without_attention(file) for name, file in files.items()},
         "max_epochs": overrides.get("max_epochs")
-        or json.loads(files["train"].read_text(encoding="utf-8"))["max_epochs"],
+        or default_of(json.loads(files["train"].read_text(encoding="utf-8"))["max_epochs"]),
         "overrides": overrides,
         "split": study.split,
         "data": data,

@@ -10,6 +10,7 @@ from .intensity import NormalizeVolumed as NormalizeVolumed
 from .intensity import ScalePercentilesd as ScalePercentilesd
 from .invert import LabelMapOnFileGridd as LabelMapOnFileGridd
 from .load import LoadVolumed as LoadVolumed
+from .orientation import SliceOrientationd as SliceOrientationd
 from .save_dicom_seg import SaveDicomSegd as SaveDicomSegd
 from .save_dicom_seg import write_dicom_seg as write_dicom_seg
 from .slices import CASE as CASE
@@ -42,6 +43,7 @@ __all__ = [
     "RandSlicesd",
     "SaveDicomSegd",
     "ScalePercentilesd",
+    "SliceOrientationd",
     "SpacingOfKeysd",
     "StackSlicesd",
     "body_mask",

@@ -8,6 +8,7 @@ Shapes: volumes as loaded, (X, Y, Z), without a channel; affines (4, 4), voxel i
 
 import logging
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,19 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from nibabel.orientations import io_orientation
 from torch import Tensor
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.utils.geometry import SPACING_MM, corner_distance, spacing_of, spans_volume
+from kvseg_monai.utils.geometry import (
+    PLANES,
+    SPACING_MM,
+    check_slice_axis,
+    corner_distance,
+    plane_of,
+    sides_of,
+    spacing_of,
+    spans_volume,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,32 +48,34 @@ class CheckVolumed(MapTransform):
     % of the voxels are air in Hounsfield units, -1100 to -900, and 5 % soft tissue,
     -200 to 300. DICOM files of another modality by their header are left out before, where a folder is searched.
 
-    A volume of one axial slice is right, and logged once at the level INFO; it is refused where the network wants
-    neighbours. One sagittal or coronal slice is refused: volumes are cut across the patient's long axis.
+    A volume of one slice is right, and logged once at the level INFO; it is refused where the network wants
+    neighbours, and where it lies in another plane than that in which slices are cut.
 
     Args:
         keys: images.
         slice_offsets: the offsets of :class:`kvseg_monai.transforms.slices.StackSlicesd`.
+        slice_axis: that of :class:`kvseg_monai.transforms.SliceOrientationd`.
 
     Raises:
         InputError: the sentence.
     """
 
-    def __init__(self, keys: KeysCollection, slice_offsets: Sequence[int] = (0,)) -> None:
+    def __init__(self, keys: KeysCollection, slice_offsets: Sequence[int] = (0,), *, slice_axis: str = "axial") -> None:
         super().__init__(keys)
-        self.slice_offsets = list(slice_offsets)
+        check_slice_axis(slice_axis)
+        self.slice_offsets, self.slice_axis = list(slice_offsets), slice_axis
         self._logged_one_slice = False
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Check, and return the data unchanged."""
         for key in self.key_iterator(dict(data)):
-            problem = first_problem(data[key]) or self._missing_neighbours(data[key])
+            problem = first_problem(data[key], self.slice_axis) or self._missing_neighbours(data[key])
             if problem:
                 raise InputError(f"{name_of(data[key], key)} {problem}")
         return dict(data)
 
     def _missing_neighbours(self, image: MetaTensor) -> str | None:
-        if sides(image)[2] > 1:
+        if sides(image)[_plane(image, self.slice_axis)] > 1:
             return None
         if any(self.slice_offsets):
             return (
@@ -104,9 +115,10 @@ class CheckLabelsd(MapTransform):
         return dict(data)
 
 
-def first_problem(image: MetaTensor) -> str | None:
-    """Return what keeps an image from being segmented as an MR volume, slice by slice."""
-    checks = (other_dimensions, _broken_geometry, _other_plane, _broken_voxels, _resembles_ct)
+def first_problem(image: MetaTensor, slice_axis: str = "axial") -> str | None:
+    """Return what keeps an image from being segmented as an MR volume, slice by slice of that plane."""
+    other_plane = partial(_other_plane, slice_axis=slice_axis)
+    checks = (other_dimensions, _broken_geometry, other_plane, _broken_voxels, _resembles_ct)
     return next(filter(None, (check(image) for check in checks)), None)
 
 
@@ -160,8 +172,7 @@ def undeclared_values(label: MetaTensor, num_classes: int) -> str | None:
 
 def sides(volume: MetaTensor) -> list[int]:
     """Return the number of voxels along the patient's axes: left to right, back to front, feet to head."""
-    axes = io_orientation(volume.affine.cpu().numpy())[:, 0].tolist()
-    return [volume.shape[axes.index(axis)] for axis in range(3)]
+    return sides_of(volume.shape, volume.affine.cpu().numpy())
 
 
 def name_of(volume: MetaTensor, default: Hashable) -> str:
@@ -191,14 +202,21 @@ def _broken_geometry(image: MetaTensor) -> str | None:
     return None
 
 
-def _other_plane(image: MetaTensor) -> str | None:
-    across = sides(image)
-    if across[0] > 1 and across[1] > 1:
+def _plane(image: MetaTensor, slice_axis: str) -> int:
+    return plane_of(image.shape, image.affine.cpu().numpy(), slice_axis)
+
+
+def _other_plane(image: MetaTensor, slice_axis: str) -> str | None:
+    cut, across = _plane(image, slice_axis), sides(image)
+    lies = next((axis for axis in range(3) if axis != cut and across[axis] == 1), None)
+    if lies is None:
         return None
-    plane = "sagittal" if across[0] == 1 else "coronal"
+    if across.count(1) > 1:
+        return f"is a single row of voxels, {_text(image.shape)}, and no slice; get the file again"
     return (
-        f"is one {plane} slice by its affine; volumes are cut into axial slices: give a whole volume, or correct the "
-        "affine if the slice is axial"
+        f"is one {PLANES[lies]} slice by its affine, and --slice_axis {slice_axis} cuts volumes into {PLANES[cut]} "
+        f"slices: give a whole volume, or weights that were trained with --slice_axis {PLANES[lies]}, or correct the "
+        f"affine if the slice is {PLANES[cut]}"
     )
 
 

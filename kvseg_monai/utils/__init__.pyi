@@ -11,6 +11,8 @@ from .gpu import use_device as use_device
 from .overlap import refuse_overlap as refuse_overlap
 from .run_record import RunRecord as RunRecord
 from .run_record import describe_configuration as describe_configuration
+from .settings import setting as setting
+from .settings import trained_settings as trained_settings
 from .weights import load_weights as load_weights
 from .weights import save_whole as save_whole
 
@@ -26,6 +28,8 @@ __all__ = [
     "refuse_foreign",
     "refuse_overlap",
     "save_whole",
+    "setting",
+    "trained_settings",
     "tune_cpu",
     "tune_gpu",
     "use_device",

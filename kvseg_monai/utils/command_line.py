@@ -20,6 +20,7 @@ from kvseg_monai.errors import InputError
 from kvseg_monai.utils.flags import PLACES, as_flag, takes
 from kvseg_monai.utils.nearest import did_you_mean
 from kvseg_monai.utils.run_options import RUN_OPTIONS, config_files, is_bundle_run
+from kvseg_monai.utils.settings import default_of
 
 
 def split_options(arguments: Sequence[str], *, own: Container[str] = ()) -> tuple[list[str], dict[str, str]]:
@@ -90,7 +91,7 @@ def check_overrides(config: ConfigParser, options: Mapping[str, str]) -> None:
             continue
         value = DefaultParseValue(text)
         if not (isinstance(value, str) and value.startswith(("$", "@", "%"))):  # computed where it is used
-            _check_kind(name, text, value, config.get(name))
+            _check_kind(name, text, value, default_of(config.get(name)))
 
 
 def _hint(name: str, config: ConfigParser) -> str:

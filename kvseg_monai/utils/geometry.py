@@ -5,9 +5,63 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from nibabel.orientations import apply_orientation, inv_ornt_aff
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+from kvseg_monai.errors import InputError
 
 SPACING_MM = (0.05, 50.0)  # from high-field microscopy to the thickest slabs of a localizer
+PLANES = ("sagittal", "coronal", "axial")  # by the patient's axis that their slices lie across: left-right, ...
+SLICE_AXES = ("auto", *PLANES)
+COARSER = 1.5  # times either other side of a voxel: where slices lie by the voxel's sizes
+
+
+def sides_of(shape: Sequence[int], affine: np.ndarray) -> list[int]:
+    """Return the number of voxels along the patient's axes: left to right, back to front, feet to head."""
+    return [shape[axis] for axis in array_axes(affine)]
+
+
+def array_axes(affine: np.ndarray) -> list[int]:
+    """Return the array axis that runs most nearly along each of the patient's axes."""
+    along = io_orientation(np.asarray(affine, dtype=float))[:, 0].tolist()
+    return [along.index(axis) for axis in range(3)]
+
+
+def plane_of(shape: Sequence[int], affine: np.ndarray, slice_axis: str = "auto") -> int:
+    """Return across which of the patient's axes a volume is cut into slices: 0 sagittal, 1 coronal, 2 axial.
+
+    ``auto`` goes by the voxels: one slice is a slice in its own plane, and slices lie across the axis whose voxels are
+    more than 1.5 times as long as along either other one. Where there is no such axis, they are axial. An oblique
+    volume goes by the nearest axes.
+
+    Args:
+        shape: (X, Y, Z).
+        affine: (4, 4), voxel index to world mm.
+        slice_axis: one of :data:`SLICE_AXES`.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    check_slice_axis(slice_axis)
+    if slice_axis != "auto":
+        return PLANES.index(slice_axis)
+    axes, spacing = array_axes(affine), spacing_of(affine)
+    single = [axis for axis in range(3) if shape[axes[axis]] == 1]
+    if len(single) == 1:
+        return single[0]
+    sizes = [spacing[axis] for axis in axes]
+    longest = int(np.argmax(sizes))
+    others = max(size for axis, size in enumerate(sizes) if axis != longest)
+    return longest if sizes[longest] > (COARSER + 1e-3) * others else 2  # a header rounds its numbers
+
+
+def check_slice_axis(slice_axis: str) -> None:
+    """Refuse what is none of :data:`SLICE_AXES`.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if slice_axis not in SLICE_AXES:
+        raise InputError(f"--slice_axis is {slice_axis!r}; it must be one of {', '.join(SLICE_AXES)}")
 
 
 def spacing_of(affine: np.ndarray) -> list[float]:

@@ -24,7 +24,7 @@ METHODS = {"tell": "report"}  # of SkipBadCases, which the configurations of pac
 
 OPTIONS = {"query_bias_rate": "query_bias_lr_scale"}  # of training, in configurations, studies and arms
 
-BEFORE = {"normalization": "percentiles"}  # what was done before there was the option
+BEFORE = {"normalization": "percentiles", "slice_axis": "axial"}  # what was done before there was the option
 
 RETIRED = {"amp": "precision"}  # options that went, and what there is in their place
 

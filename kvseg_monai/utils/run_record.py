@@ -16,13 +16,16 @@ from torch import nn
 
 from kvseg_monai.utils.flags import PLACES
 from kvseg_monai.utils.provenance import machine, versions
+from kvseg_monai.utils.settings import NETWORK, is_setting
 
 # What distinguishes one run of a bundle from another, and the id in the configuration that has the last word on it.
 SETTINGS = {
     **{name: name for name in ("seed", "section", "max_steps", "steps_per_epoch", "learning_rate", "precision")},
     "max_epochs": "train#trainer#max_epochs",  # MONAI Label and MONAI's federated client set it there
-    **{name: name for name in ("image_size", "spacing", "normalization", "slice_offsets", "network_def")},
+    **{name: name for name in ("volumes_per_batch", "slices_per_volume", "image_size", "spacing", "slice_axis")},
+    **{name: name for name in ("normalization", "slice_offsets", "flip", "network_def")},
 }
+_CHEAP = ("in_channels",)  # arguments whose expressions may be evaluated here: others may build the network
 _FOLDERS = re.compile(r"(?<![\w)])~?/(?:[^/'\"\s][^/'\"]*/)+|\b[A-Za-z]:\\(?:[^\\'\"]+\\)+")
 _UNTOLD = (*PLACES, ConfigParser.meta_key)
 _Kind = TypeVar("_Kind")
@@ -80,10 +83,11 @@ def describe_configuration(files: Sequence[str]) -> dict[str, Any]:
 
     Returns:
         ``bundle``: the name of its folder, ``configuration``: file name -> hash, ``overrides``: id -> value of what is
-        otherwise than in these files, and ``settings``: those of :data:`SETTINGS` that the configuration has. Places
-        on this machine are left out, of other paths only the last part is recorded, and of a list of cases its length.
+        otherwise than in these files, and ``settings``: those of :data:`SETTINGS` that the configuration has, with the
+        values that they come to. Places on this machine are left out, of other paths only the last part is recorded,
+        and of a list of cases its length.
     """
-    parser, workflow = _among_callers(ConfigParser), _among_callers(ConfigWorkflow)
+    parser, workflow = among_callers(ConfigParser), among_callers(ConfigWorkflow)
     if parser is None:
         return {}
     found = {name: _looked_up(parser, place) for name, place in SETTINGS.items() if place in parser}
@@ -105,7 +109,7 @@ def describe_configuration(files: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _among_callers(kind: type[_Kind]) -> _Kind | None:
+def among_callers(kind: type[_Kind]) -> _Kind | None:
     """Return the object of a class whose method, of all that are being run in this thread, was called last."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
@@ -116,9 +120,15 @@ def _among_callers(kind: type[_Kind]) -> _Kind | None:
 
 
 def _looked_up(parser: ConfigParser, place: str) -> Any:
-    """Return what stands in a configuration under an id, or under the one that it refers to."""
+    """Return what stands in a configuration under an id, or under the one that it refers to; of a setting the value."""
     value = parser.get(place)
-    return _looked_up(parser, value[1:]) if isinstance(value, str) and value.startswith("@") else value
+    if isinstance(value, str) and value.startswith("@"):
+        return _looked_up(parser, value[1:])
+    if is_setting(value) or (place.split("#")[-1] in _CHEAP and isinstance(value, str) and value.startswith("$")):
+        return parser.ref_resolver.get_resolved_content(place)  # it is being resolved: nothing is parsed anew
+    if isinstance(value, Mapping) and place == NETWORK:
+        return {key: _looked_up(parser, f"{place}#{key}") for key in value}
+    return value
 
 
 def _differences(own: Any, given: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,13 +1,15 @@
 """Weights as safetensors: a file that holds tensors and text, and no code, with digests that show damage.
 
-Shapes do not matter here. The file's metadata hold ``sha256``, over names, kinds, shapes and values of the tensors, and
-``beside``, the sha256 of the ``.pt`` file that was written with it, where there is one.
+Shapes do not matter here. The file's metadata hold ``sha256``, over names, kinds, shapes and values of the tensors,
+``beside``, the sha256 of the ``.pt`` file that was written with it, where there is one, and ``settings``, those of the
+training, as JSON, where they are known.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -31,15 +33,20 @@ def written_with(weights: Path) -> list[Path]:
     return [weights, beside(weights)] if weights.suffix == ".pt" else [weights]
 
 
-def as_safetensors(state: Mapping[str, Tensor], *, pt_sha256: str = "") -> bytes:
+def as_safetensors(
+    state: Mapping[str, Tensor], *, pt_sha256: str = "", settings: Mapping[str, Any] = MappingProxyType({})
+) -> bytes:
     """Return a state dict as the content of a safetensors file.
 
     Args:
         state: name -> tensor.
         pt_sha256: of the ``.pt`` file of the same weights; "" for none.
+        settings: that the weights carry, see :mod:`kvseg_monai.utils.settings`.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     metadata = {"format": "pt", "kvseg_monai": __version__, "sha256": digest_of_state(tensors), "beside": pt_sha256}
+    if settings:
+        metadata["settings"] = json.dumps(dict(settings), sort_keys=True)
     return _in_order(save(tensors, metadata))
 
 
@@ -82,9 +89,13 @@ def read_safetensors(path: Path, *, device: torch.device | str = "cpu") -> dict[
 
 def partner_of(path: Path) -> str:
     """Return the sha256 of the ``.pt`` file that safetensors were written with; "" for none, and where unreadable."""
+    return read_metadata(path).get("beside", "")
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata in the header of a safetensors file; {} for none, and where unreadable."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            metadata: Mapping[str, Any] = file.metadata() or {}
+            return dict(file.metadata() or {})
     except Exception:
-        return ""
-    return str(metadata.get("beside", ""))
+        return {}

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -55,10 +56,15 @@ def _refuse_misfits(path: Path, wanted: Mapping[str, Any], found: Mapping[str, A
         )
 
 
-def save_whole(state: Mapping[str, Any], path: Path) -> None:
+def save_whole(state: Mapping[str, Any], path: Path, *, settings: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Save a state dict, and beside a ``.pt`` file of weights the same as safetensors.
 
     A reader, or a run after a crash, never meets half a file.
+
+    Args:
+        state: name -> tensor.
+        path: the file.
+        settings: for the header of the safetensors, see :mod:`kvseg_monai.utils.settings`.
 
     Raises:
         InputError: when it holds NaN or an infinite number.
@@ -69,14 +75,14 @@ def save_whole(state: Mapping[str, Any], path: Path) -> None:
             "--learning_rate, or give --precision fp32"
         )
     if path.suffix == SUFFIX:
-        write_bytes(path, as_safetensors(state), keep=True)
+        write_bytes(path, as_safetensors(state, settings=settings), keep=True)
         return
     with atomic_write(path, keep=True) as temporary:
         torch.save(state, temporary)
         set_checksum_aside(path)
         digest = digest_of(temporary)
     if path.suffix == ".pt":
-        write_bytes(beside(path), as_safetensors(state, pt_sha256=digest), keep=True)
+        write_bytes(beside(path), as_safetensors(state, pt_sha256=digest, settings=settings), keep=True)
 
 
 def set_checksum_aside(weights: Path) -> None:

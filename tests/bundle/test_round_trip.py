@@ -69,9 +69,13 @@ def test_all_48_axis_orders_and_directions_of_nifti_come_back(degrees, tmp_path)
 ACQUISITIONS = {
     "axial": (speckle((26, 22, 5)), grid("axial", (1.5, 1.25, 4.0)), [1.5, 1.25]),
     "axial, oblique": (speckle((26, 22, 5)), grid("axial", (1.5, 1.25, 4.0), 21), [1.5, 1.25]),
-    "coronal": (speckle((26, 22, 20)), grid("coronal", (1.5, 1.25, 4.0)), [1.5, 4.0]),
-    "coronal, oblique": (speckle((26, 22, 20)), grid("coronal", (1.5, 1.25, 4.0), 11), [1.5, 4.0]),
-    "sagittal": (speckle((26, 22, 20)), grid("sagittal", (1.5, 1.25, 4.0)), [4.0, 1.5]),
+    "coronal": (speckle((26, 22, 5)), grid("coronal", (1.5, 1.25, 4.0)), [1.5, 1.25]),
+    "coronal, oblique": (speckle((26, 22, 5)), grid("coronal", (1.5, 1.25, 4.0), 11), [1.5, 1.25]),
+    "coronal, cut axially": (speckle((26, 22, 20)), grid("coronal", (1.5, 1.25, 4.0)), [1.5, 4.0]),
+    "sagittal": (speckle((26, 22, 5)), grid("sagittal", (1.5, 1.25, 4.0)), [1.5, 1.25]),
+    "sagittal, oblique": (speckle((26, 22, 5)), grid("sagittal", (1.5, 1.25, 4.0), 11), [1.5, 1.25]),
+    "sagittal, cut axially": (speckle((26, 22, 20)), grid("sagittal", (1.5, 1.25, 4.0)), [4.0, 1.5]),
+    "one sagittal slice": (speckle((26, 22, 1)), grid("sagittal", (1.5, 1.25, 1.0), 8), [1.5, 1.25]),
     "one slice": (speckle((26, 22, 1)), grid("axial", (1.5, 1.25, 1.0), 8), [1.5, 1.25]),
     "160 slices": (speckle((16, 14, 160)), grid("axial", (1.5, 1.5, 1.1)), [1.5, 1.5]),
     "266 x 266": (speckle((266, 266, 2)), grid("axial", (1.5, 1.5, 3.0), 4), [1.5, 1.5]),
@@ -91,7 +95,7 @@ def test_nifti_and_dicom_of_a_study_give_the_same_label_map_and_dicom_seg(name, 
     write_series(tmp_path / "dicom" / "a", scan_of(label_map), affine, numbers=order + 1, names=names)
     uid = {"SeriesInstanceUID": series_uid("enhanced")}
     write_enhanced(tmp_path / "dicom" / "b" / "file", scan_of(label_map), affine, order=order, **uid)
-    options = {"spacing": spacing, "image_size": [128, 128]}
+    options = {"spacing": spacing, "image_size": [128, 128], "slice_axis": "axial" if "cut" in name else "auto"}
     oracle_inference(tmp_path / "nifti", tmp_path / "maps", **options).run()
     oracle_inference(tmp_path / "dicom", tmp_path / "maps", **options).run()
     oracle_inference(tmp_path / "dicom", tmp_path / "segs", SEG_OVERLAY, **options).run()

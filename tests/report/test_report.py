@@ -283,7 +283,8 @@ def test_axial_view_is_radiological(tmp_path, affine):
     index = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"))
     right, front, head = np.einsum("ij,jxyz->ixyz", affine[:3, :3], index)
     mark = (right == right.min()) & (front == front.max()) & (head == head.min())
-    data, turned = slices.read_volume(save(mark.astype(np.uint8), tmp_path / "v.nii.gz", affine), role="image")
+    volume = slices.read_volume(save(mark.astype(np.uint8), tmp_path / "v.nii.gz", affine), role="image")
+    data, turned = volume.voxels, volume.affine
     assert np.argwhere(data[:, :, 0].T).tolist() == [[0, data.shape[0] - 1]]
     assert nib.affines.voxel_sizes(turned).tolist() == [1.5, 1.5, 3.0]
 
