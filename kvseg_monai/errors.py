@@ -10,6 +10,7 @@ from typing import Any
 
 __all__ = [
     "InputError",
+    "OptionError",
     "find_input_error",
     "run_command",
     "runs_a_command",
@@ -29,6 +30,10 @@ _REMEDIES = {
 
 class InputError(ValueError):
     """Wrong input. The message names the file, what was found, what is allowed, and the remedy."""
+
+
+class OptionError(InputError):
+    """Wrong option, which shows at the first case: no fault of the case, so that it ends the work."""
 
 
 def run_command(main: Callable[[], int | None]) -> None:

@@ -23,6 +23,7 @@ from .volume_store import MappedVolume as MappedVolume
 from .volume_store import StoreError as StoreError
 from .volume_store import VolumeStore as VolumeStore
 from .writers import AtomicNibabelWriter as AtomicNibabelWriter
+from .writers import ProbabilityWriter as ProbabilityWriter
 
 __all__ = [
     "VOLUME_SUFFIXES",
@@ -33,6 +34,7 @@ __all__ = [
     "NiftiReader",
     "OnDevice",
     "PreparedCases",
+    "ProbabilityWriter",
     "StoreError",
     "VolumeDataset",
     "VolumeKeeper",

@@ -1,4 +1,4 @@
-"""Which volumes make up a batch of training."""
+"""Sampler of the volumes that make up a batch of training."""
 
 import math
 from collections.abc import Iterator, Sized

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 from monai.data import NibabelWriter
 
 from kvseg_monai.data.nifti_geometry import label_map_header
@@ -23,6 +24,7 @@ class AtomicNibabelWriter(NibabelWriter):
 
     _meta: Mapping[str, Any] = MappingProxyType({})
     data_obj: Any  # MONAI's, the voxels
+    stored_dtype: type | None = None  # other than that of the voxels
 
     def set_metadata(self, meta_dict: Mapping[str, Any] | None, resample: bool = True, **options: Any) -> None:
         """Take the affine, and where the image's header says that it lies."""
@@ -35,7 +37,16 @@ class AtomicNibabelWriter(NibabelWriter):
             self.data_obj = self.data_obj[..., None]
         image = self.create_backend_obj(self.data_obj, affine=self.affine, dtype=self.output_dtype, **obj_kwargs)
         header = label_map_header(self._meta, shape=image.shape, affine=image.affine)
-        header.set_data_dtype(image.get_data_dtype())
+        header.set_data_dtype(self.stored_dtype or image.get_data_dtype())
         with atomic_write(filename, kind=LABEL_MAP) as temporary:
             # without affine, for nibabel would change the header by it
             nib.save(nib.Nifti1Image(image.dataobj, None, header), temporary)
+
+
+class ProbabilityWriter(AtomicNibabelWriter):
+    """Writer of probabilities, (I, J, K, classes), as int16 with the scale in the header, accurate to 0.00001.
+
+    NIfTI has no float16, and float32 takes twice the room.
+    """
+
+    stored_dtype = np.int16

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -35,14 +35,32 @@ class StrictCheckpointLoader:
     MONAI's ``CheckpointLoader`` stops with a stack of key names on a misfit and is usually disabled when the file is
     missing, which leaves random weights; this one says what is wrong. It has MONAI's name in its own, since by that
     MONAI's federated client, ``MonaiAlgo``, knows what to switch off where it evaluates weights that it was given.
+
+    Args:
+        path: the file of weights, or one for each network.
+        network: that gets the weights, or the first of them.
+        device: where they are loaded to.
+        others: the networks beyond the first, for the other files.
     """
 
-    def __init__(self, path: str, network: nn.Module, device: torch.device | str = "cpu") -> None:
-        self.path, self.network, self.device = path, _unwrapped(network), device
+    def __init__(
+        self,
+        path: str | Path | Sequence[str | Path],
+        network: nn.Module,
+        device: torch.device | str = "cpu",
+        *,
+        others: Sequence[nn.Module] = (),
+    ) -> None:
+        self.paths = [path] if isinstance(path, str | Path) else list(path)
+        self.networks, self.device = [_unwrapped(network), *others], device
 
     def attach(self, engine: Engine) -> None:
         """Load on ``STARTED``."""
-        engine.add_event_handler(Events.STARTED, lambda: load_weights(self.network, self.path, device=self.device))
+        engine.add_event_handler(Events.STARTED, self._load)
+
+    def _load(self) -> None:
+        for network, path in zip(self.networks, self.paths, strict=True):
+            load_weights(network, path, device=self.device)
 
 
 LoadWeights = StrictCheckpointLoader  # the name in bundles that were packed earlier

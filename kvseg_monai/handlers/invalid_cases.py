@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from kvseg_monai.data.dataset import Case, cases
 from kvseg_monai.data.prepared import PreparedCases, VolumeKeeper
 from kvseg_monai.data.volume_store import StoreError, VolumeStore
-from kvseg_monai.errors import InputError, find_input_error
+from kvseg_monai.errors import InputError, OptionError, find_input_error
 from kvseg_monai.utils.cpu import hand_back_freed_memory
 from kvseg_monai.utils.flags import as_flag
 from kvseg_monai.utils.memory import free_memory
@@ -225,10 +225,12 @@ class _Check:
 
 
 def _sentence(error: Exception) -> str:
-    """Return what is wrong with the case; a defect of ours is raised again."""
+    """Return what is wrong with the case; a defect of ours is raised again, and what is wrong with an option."""
     mistake = find_input_error(error)
     if mistake is None:
         raise error
+    if isinstance(mistake, OptionError):
+        raise mistake from error
     return str(mistake)
 
 

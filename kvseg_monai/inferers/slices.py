@@ -4,7 +4,8 @@ Shapes: a volume is (1, C, X, Y, Z) with the slices along Z; slices are (B, C, X
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from monai.data import MetaTensor
 from monai.inferers import Inferer, SliceInferer
 from torch import Tensor, nn
 
+from kvseg_monai.inferers.ensemble import Ensemble
 from kvseg_monai.inferers.folding import Folded
 from kvseg_monai.inferers.precision import autocast, precision_of
 from kvseg_monai.nets.encoder_decoder import EncoderDecoder
@@ -35,33 +37,42 @@ class VolumeInferer(Inferer):
         canvas: (X, Y), the size that the network was trained at.
         slices_at_once: slices of the canvas' size per call of the network; of larger ones fewer.
         precision: ``fp32``, ``bf16`` or ``auto``, see :func:`kvseg_monai.inferers.precision_of`.
+        ensemble: further networks, whose probabilities are averaged with those of the network; None for none.
     """
 
-    def __init__(self, canvas: Sequence[int], *, slices_at_once: int = 16, precision: str = "fp32") -> None:
+    def __init__(
+        self,
+        canvas: Sequence[int],
+        *,
+        slices_at_once: int = 16,
+        precision: str = "fp32",
+        ensemble: Ensemble | None = None,
+    ) -> None:
         super().__init__()
         precision_of(precision, "cpu")
         self.canvas, self.slices_at_once, self.precision = tuple(canvas), slices_at_once, precision
+        self.ensemble = ensemble
         self._folded = Folded()
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """Map a volume to logits (1, classes, X, Y, Z), float32."""
+        predict = self._predictor(network)
         slices = plain(inputs)[0].permute(3, 0, 1, 2)  # (Z, C, X, Y)
         size = slices.shape[2:]
         canvas = [max(least, side) for side, least in zip(size, self.canvas, strict=True)]
         if canvas != list(self.canvas):
             stride = stride_of(network)
             if stride is None:
-                return self._by_windows(inputs, network, *args, **kwargs)
+                return self._by_windows(inputs, predict, *args, **kwargs)
             canvas = [-(-side // stride) * stride for side in canvas]
         before = [(side - within) // 2 for side, within in zip(canvas, size, strict=True)]
         after = [side - within - first for side, within, first in zip(canvas, size, before, strict=True)]
         at_once = max(1, self.slices_at_once * math.prod(self.canvas) // math.prod(canvas))
-        network = network if network.training else self._folded.of(network)
         logits = torch.empty(0)
         for start in range(0, len(slices), at_once):
             batch = F.pad(slices[start : start + at_once], (before[1], after[1], before[0], after[0]))
             with autocast(self.precision, batch.device):
-                made = network(batch.contiguous(memory_format=torch.channels_last), *args, **kwargs)
+                made = predict(batch.contiguous(memory_format=torch.channels_last), *args, **kwargs)
             made = made[..., before[0] : before[0] + size[0], before[1] : before[1] + size[1]]
             if start == 0:
                 logits = made.new_empty((len(slices), *made.shape[1:]), dtype=torch.float32)
@@ -69,12 +80,18 @@ class VolumeInferer(Inferer):
         volume = logits.permute(1, 2, 3, 0)[None]
         return MetaTensor(volume).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else volume
 
-    def _by_windows(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    def _predictor(self, network: nn.Module) -> Callable[..., Tensor]:
+        """Return what maps slices to logits."""
+        if self.ensemble is not None:
+            return partial(self.ensemble.forward, self.ensemble.ready(network))
+        return network if network.training else self._folded.of(network)
+
+    def _by_windows(self, inputs: Tensor, predict: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         windows = SliceInferer(
             spatial_dim=2, roi_size=self.canvas, sw_batch_size=self.slices_at_once, overlap=0.25, mode="gaussian"
         )
         with autocast(self.precision, inputs.device):
-            logits: Tensor = windows(inputs, network, *args, **kwargs)
+            logits: Tensor = windows(inputs, predict, *args, **kwargs)
         return logits.float()
 
 

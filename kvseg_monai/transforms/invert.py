@@ -11,11 +11,21 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import Activations, AsDiscrete, Compose, Invertd, MapTransform
+from monai.transforms import (
+    Activations,
+    AsDiscrete,
+    Compose,
+    Invertd,
+    KeepLargestConnectedComponent,
+    MapTransform,
+)
 from torch import Tensor
 
+from kvseg_monai.errors import InputError, OptionError
+from kvseg_monai.utils.flags import as_flag
 from kvseg_monai.utils.tensors import plain
 
+PROBABILITIES = "probabilities"  # key
 SLICES_AT_ONCE = 8  # what one block of scores takes on the file's grid stays within the processor's cache
 
 
@@ -32,29 +42,75 @@ class LabelMapOnFileGridd(MapTransform):
         keys: scores, logits of all classes.
         transform: that the image went through, for MONAI's ``Invertd``.
         orig_keys: of the image.
+        keep_largest: label values of which only the largest piece is kept, in 3D, where voxels that share a corner are
+            of one piece: MONAI's ``KeepLargestConnectedComponent``. The rest becomes background.
+        probabilities: true: also leave, under :data:`PROBABILITIES`, the probabilities that the labels come from.
+
+    Raises:
+        InputError: a value of ``keep_largest`` is none of the classes, when scores are turned.
     """
 
-    def __init__(self, keys: KeysCollection, transform: Compose, orig_keys: str = "image") -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        transform: Compose,
+        orig_keys: str = "image",
+        *,
+        keep_largest: Sequence[int] = (),
+        probabilities: bool | str = False,
+    ) -> None:
         super().__init__(keys)
         self.transform, self.image_key = transform, orig_keys
+        self.keep_largest = _label_values(keep_largest)
+        self.probabilities = as_flag(probabilities, "save_probabilities")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Replace each (classes, X, Y, Z) by its (1, I, J, K), whose metadata are the image's as it was read."""
+        """Replace each (classes, X, Y, Z) by its (1, I, J, K), whose metadata are the image's as it was read.
+
+        Probabilities are (classes, I, J, K) float32, 1 for the background outside of the crop.
+        """
         result = dict(data)
         for key in self.key_iterator(result):
+            self._refuse_other_labels(classes=len(result[key]))
             image = result[self.image_key]
             axes = grid_axes(image)
             if axes is None:
-                result[key] = self._by_monai(result, key)
-                continue
-            labels = label_map(plain(result[key]), axes)
-            result[key] = MetaTensor(labels[None], affine=_file_affine(image), meta=_file_meta(image))
+                labels, shares = self._by_monai(result, key)
+            else:
+                affine, meta = _file_affine(image), _file_meta(image)
+                found, kept = label_map(plain(result[key]), axes, probabilities=self.probabilities)
+                labels = MetaTensor(found[None], affine=affine, meta=meta)
+                shares = None if kept is None else MetaTensor(kept, affine=affine, meta=meta)
+            if self.keep_largest:
+                labels = KeepLargestConnectedComponent(self.keep_largest)(labels)
+            result[key] = labels
+            if shares is not None:
+                result[PROBABILITIES] = shares
         return result
 
-    def _by_monai(self, data: Mapping[Hashable, Any], key: Hashable) -> Tensor:
+    def _by_monai(self, data: Mapping[Hashable, Any], key: Hashable) -> tuple[Tensor, Tensor | None]:
         probabilities = Activations(softmax=True)(data[key])
         invert = Invertd(key, self.transform, self.image_key, nearest_interp=False, to_tensor=True)
-        return AsDiscrete(argmax=True)(invert({**data, key: probabilities})[key])
+        inverted = invert({**data, key: probabilities})[key]
+        labels = AsDiscrete(argmax=True)(inverted)
+        if not self.probabilities:
+            return labels, None
+        inverted[0] += 1 - inverted.sum(0)  # outside of the crop there are zeros alone
+        return labels, inverted.float()
+
+    def _refuse_other_labels(self, classes: int) -> None:
+        if wrong := [value for value in self.keep_largest if not 0 < value < classes]:
+            raise OptionError(
+                f"--keep_largest names label {wrong[0]}; the network has the labels 1 to {classes - 1} beside the "
+                "background, so name some of these, such as [1], or [] for none"
+            )
+
+
+def _label_values(given: Any) -> list[int]:
+    values = list(given) if isinstance(given, list | tuple) else [given]
+    if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        raise InputError(f"--keep_largest is {given!r}; it must be a list of label values, such as [1,2], or []")
+    return values
 
 
 @dataclass(frozen=True)
@@ -100,35 +156,46 @@ def grid_axes(image: Any) -> list[Axis] | None:
     return axes
 
 
-def label_map(scores: Tensor, axes: Sequence[Axis]) -> Tensor:
+def label_map(scores: Tensor, axes: Sequence[Axis], *, probabilities: bool = False) -> tuple[Tensor, Tensor | None]:
     """Return the class of the largest probability at each voxel of the file.
 
     Args:
         scores: (classes, X, Y, Z) logits.
         axes: of the file, as :func:`grid_axes` returns them.
+        probabilities: return these as well.
 
     Returns:
-        (I, J, K) in uint8, or int16 of more than 256 classes; 0 outside of the network's grid.
+        (I, J, K) in uint8, or int16 of more than 256 classes; 0 outside of the network's grid. And the probabilities,
+        (classes, I, J, K) in float32, 1 for class 0 outside; None where they are not asked for.
     """
     along = {axis.source: axis.places.to(scores.device) for axis in axes}
     steps = [_Interpolation(along[axis], scores.shape[axis + 1], 2 + axis) for axis in (0, 1)]
     kind = torch.uint8 if len(scores) <= 256 else torch.int16
     shape = [len(along[axis]) for axis in (2, 0, 1)]
     labels = torch.zeros(shape, dtype=kind, device=scores.device)  # (K', I', J')
+    shares = None
+    if probabilities:
+        shares = torch.zeros((len(scores), *shape), device=scores.device)
+        shares[0] = 1
     slices = along[2].long()
     inside = ((slices >= 0) & (slices < scores.shape[3])).nonzero()[:, 0]
     for chosen in inside.split(SLICES_AT_ONCE):
         block = scores.permute(3, 0, 1, 2)[slices[chosen]].float()  # (k, classes, X, Y)
-        if not all(step.keeps for step in steps):
+        if probabilities or not all(step.keeps for step in steps):
             block = block.softmax(1)
         for step in reversed(steps):
             block = step(block)
         found = block.max(1).indices.to(kind)
         for step in steps:
             found = step.clear_outside(found)
+            block = step.clear_outside(block) if probabilities else block
         labels[chosen] = found
+        if shares is not None:
+            block[:, 0] += 1 - block.sum(1)
+            shares[:, chosen] = block.movedim(1, 0)
     order = [{2: 0, 0: 1, 1: 2}[axis.source] for axis in axes]
-    return labels.permute(order).contiguous()
+    kept = None if shares is None else shares.permute(0, *(1 + axis for axis in order)).contiguous()
+    return labels.permute(order).contiguous(), kept
 
 
 class _Interpolation:
@@ -157,7 +224,7 @@ class _Interpolation:
         return lower.lerp_(upper, self.weight[:, None])
 
     def clear_outside(self, labels: Tensor) -> Tensor:
-        """Set labels (k, X, Y) to 0 where the grid ends."""
+        """Set labels (k, X, Y), or probabilities (k, classes, X, Y), to 0 where the grid ends."""
         if self.inside.all():
             return labels
         inside = self.inside[:, None] if self.dim == 2 else self.inside

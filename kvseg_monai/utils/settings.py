@@ -18,7 +18,7 @@ from kvseg_monai.utils.safetensors_file import SUFFIX, beside, read_metadata
 SETTING = "kvseg_monai.utils.setting"
 NETWORK = "network_def"
 # What weights carry, of a run's settings; the arguments of the network are below NETWORK.
-CARRIED = ("image_size", "spacing", "slice_axis", "normalization", "slice_offsets", "flip", NETWORK)
+CARRIED = ("image_size", "spacing", "slice_axis", "normalization", "slice_offsets", "flip", "keep_largest", NETWORK)
 CANDIDATE_RECORD, LAST_SUFFIX = "training_candidate.json", ".ckpt"
 
 

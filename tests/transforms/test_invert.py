@@ -114,7 +114,7 @@ def test_another_kind_of_grid_is_left_to_monai(tmp_path):
 def test_many_classes():
     scores = torch.zeros(300, 4, 3, 2)
     scores[299] = 1
-    made = label_map(scores, tuple(Axis(axis, torch.arange(n).double()) for axis, n in enumerate((4, 3, 2))))
+    made, _ = label_map(scores, tuple(Axis(axis, torch.arange(n).double()) for axis, n in enumerate((4, 3, 2))))
     assert made.shape == (4, 3, 2)
     assert made.dtype == torch.int16
     assert (made == 299).all()
