@@ -18,6 +18,7 @@ from monai.data.utils import affine_to_spacing
 
 from kvseg_monai.data.nifti import without_suffix
 from kvseg_monai.errors import InputError
+from kvseg_monai.inferers import Ensemble
 from kvseg_monai.metrics.case import CASE_METRICS, score_case
 from kvseg_monai.metrics.summary import FILES, summarise, write_metrics
 from kvseg_monai.utils.files import refuse_foreign
@@ -43,6 +44,7 @@ class ScoreVolumes:
         class_names: foreground classes; label value ``i + 1`` is ``class_names[i]``.
         notice: a sentence about the data that every report must show, such as that they are a phantom.
         configuration: what :func:`kvseg_monai.utils.describe_configuration` returns, for the manifest.
+        ensemble: how probabilities are put together, whose facts go to the manifest; None for one network alone.
         pred_key: key of the predicted label map, inverted to the original grid.
         label_key: key of the reference, loaded channel-first and otherwise untouched.
         image_key: key of the image; its file name names the case.
@@ -60,6 +62,7 @@ class ScoreVolumes:
         *,
         notice: str | None = None,
         configuration: Mapping[str, Any] = MappingProxyType({}),
+        ensemble: Ensemble | None = None,
         pred_key: str = "pred",
         label_key: str = "label",
         image_key: str = "image",
@@ -68,6 +71,7 @@ class ScoreVolumes:
         check_slice_axis(slice_axis)
         self.output_dir = Path(output_dir)
         self.class_names = class_names if isinstance(class_names, str) else list(class_names)
+        self.ensemble = ensemble
         self.notice, self.configuration, self.slice_axis = notice, configuration, slice_axis
         self.keys = {"prediction": pred_key, "label": label_key, "image": image_key}
         self._cases: list[dict[str, Any]] = []
@@ -106,6 +110,8 @@ class ScoreVolumes:
         if refused := getattr(engine.state, "refused", []):  # by kvseg_monai.handlers.invalid_cases
             summary["refused"] = list(refused)
         summary["manifest"] = self._record.facts()
+        if self.ensemble is not None:
+            summary["manifest"]["ensemble"] = self.ensemble.facts()
         if _rank() == 0:
             write_metrics(summary, self.output_dir)
             logger.info("scores of %d case(s), written to %s\n%s", len(cases), self.output_dir, as_table(summary))

@@ -13,7 +13,7 @@ from kvseg_monai.handlers import StrictCheckpointLoader
 from kvseg_monai.inferers import Ensemble, files_of_weights
 from kvseg_monai.utils.weights import save_whole
 
-VOLUME = torch.rand(1, 1, 50, 61, 5, generator=torch.Generator().manual_seed(0))
+VOLUME = torch.rand(1, 1, 50, 60, 5, generator=torch.Generator().manual_seed(0))
 
 
 def trainings(folder, count=3, **settings):
