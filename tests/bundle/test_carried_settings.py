@@ -12,7 +12,7 @@ from support import ROOT, config, names_in
 
 from kvseg_monai.bundle.deploy import deploy
 from kvseg_monai.bundle.pack import pack
-from kvseg_monai.errors import InputError
+from kvseg_monai.errors import InputError, find_input_error
 from kvseg_monai.plan import settings_of_weights
 from kvseg_monai.report.inspection import open_config
 from kvseg_monai.utils.settings import read_settings, trained_settings
@@ -75,15 +75,17 @@ def test_evaluation_and_inference_need_no_override(trained, tmp_path):
 def test_an_override_wins_and_another_network_is_refused(trained, tmp_path):
     parser = run("inference", trained, output_dir=str(tmp_path / "maps"), spacing=[2.0, 2.0])
     assert parser.get_parsed_content("spacing") == [2.0, 2.0]
-    with pytest.raises(InputError, match="holds the weights of another network"):
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as caught:
         run("inference", trained, output_dir=str(tmp_path / "other"), **{"network_def#size": "small"})
+    assert "holds the weights of another network" in str(find_input_error(caught.value))
 
 
 def test_weights_without_a_record_are_used_by_the_defaults(trained, tmp_path):
     (tmp_path / "models").mkdir()
     shutil.copy(trained / "models" / "model.pt", tmp_path / "models")
-    with pytest.raises(InputError, match="holds the weights of another network"):
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as caught:
         run("inference", tmp_path, dataset_dir=str(trained / "data"))
+    assert "holds the weights of another network" in str(find_input_error(caught.value))
 
 
 def test_before_there_are_weights_the_plan_counts(trained, tmp_path):

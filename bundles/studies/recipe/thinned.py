@@ -3,9 +3,10 @@
     python bundles/studies/recipe/thinned.py --dataset_dir HIPPOCAMPUS --target thinned
 
 For each of the patient's axes every fourth slice across it is kept, image and label alike, so that the voxels are 4 mm
-along it and 1 mm along the others. Each data set is planned, trained and scored by the plain lines that are printed; with
-``--slice_axis axial`` each is cut axially, as before there was a choice. ``--as PIR SLA`` stores the same volumes once
-more, with their axes in another order: the scores must be the same to the last digit. What is done is not done again.
+along it and 1 mm along the others. Each data set is planned, trained and scored by the plain lines that are printed;
+with ``--slice_axis axial`` each is cut axially, as before there was a choice. ``--as PIR SLA`` stores the same volumes
+once more, with their axes in another order: the scores must be the same to the last digit. What is done is not done
+again.
 """
 
 import argparse
