@@ -197,10 +197,8 @@ ROWS: dict[str, list[Way] | Nothing] = {
 
 # The commands of kvseg: the row of what each runs.
 KVSEG = {
-    **{
-        name: f"kvseg_monai.{name}"
-        for name in ("benchmark", "convert", "deploy", "label", "pack", "plan", "report", "study")
-    },
+    **{name: f"kvseg_monai.{name}" for name in ("benchmark", "convert", "deploy", "label", "pack", "plan")},
+    **{name: f"kvseg_monai.{name}" for name in ("report", "study")},
     **{f"prepare {kind}": f"data_prep.{kind}" for kind in ("dicom", "nifti", "png_pairs", "uw_madison")},
     **{"phantom": "data_prep.phantom", "cost": "kvseg_monai.complexity", "bundles": "kvseg_monai"},
     **{"train": "bundle train", "evaluate": "bundle evaluate", "infer": "bundle inference"},

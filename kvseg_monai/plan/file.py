@@ -58,7 +58,7 @@ class Settings(Strict):
 
 
 class Plan(Strict):
-    """Content of ``plan.json``: the version that wrote it, a hash of the datalist, the cases measured, the settings."""
+    """The content of ``plan.json``: the version that wrote it, a hash of the datalist, how many cases, the settings."""
 
     kvseg_monai: str
     datalist: str = ""

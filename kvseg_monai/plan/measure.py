@@ -30,7 +30,7 @@ SAMPLE = 7  # every so many voxels count for percentiles
 
 @dataclass(frozen=True)
 class Measured:
-    """Facts of a case.
+    """Measurements of one case.
 
     Attributes:
         voxel: mm along the patient's axes.

@@ -72,7 +72,7 @@ def test_drift_is_found_and_rendering_mends_it(render_here, tmp_path):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "bundles", tmp_path / "bundles", ignore=shutil.ignore_patterns("models", "eval"))
     changed = tmp_path / "bundles" / BUNDLES[0] / "configs" / "train.json"
-    changed.write_text(changed.read_text().replace('"default": 400', '"default": 99'))
+    changed.write_text(changed.read_text().replace('"holdout": 0.2', '"holdout": 0.3'))
     (changed.parent / "stray.json").write_text("{}")
     code, reported = render_here("--check", root=tmp_path)
     assert code == 1
