@@ -194,4 +194,3 @@ def _classes_in(label: str) -> set[int]:
         logger.debug("the label %s cannot be read: %s", label, error)
         return set()
     return {int(value) for value in values if np.isfinite(value) and value > 0}
-

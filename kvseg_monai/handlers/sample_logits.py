@@ -41,9 +41,7 @@ class SampleLogits:
         InputError: at the start, where the file would take the place of one that is not ours.
     """
 
-    def __init__(
-        self, output_dir: str | os.PathLike[str], *, enabled: bool | str = True, voxels: int = 10000
-    ) -> None:
+    def __init__(self, output_dir: str | os.PathLike[str], *, enabled: bool | str = True, voxels: int = 10000) -> None:
         self.path = Path(output_dir) / SAMPLE
         self.enabled, self.voxels = as_flag(enabled, "calibration"), as_count(voxels, "calibration_voxels") or 1
         self._drawn: list[tuple[Tensor, Tensor]] = []
@@ -113,9 +111,7 @@ def _box(logits: Tensor, label: Tensor, to_label: Tensor) -> tuple[Tensor, Tenso
     shape = torch.tensor(logits.shape[1:])
     labelled = torch.nonzero(label).cpu().double()
     back = torch.linalg.inv(to_label)
-    found = torch.cat(
-        [(labelled @ back[:3, :3].T + back[:3, 3]).round().long(), torch.nonzero(logits.argmax(0)).cpu()]
-    )
+    found = torch.cat([(labelled @ back[:3, :3].T + back[:3, 3]).round().long(), torch.nonzero(logits.argmax(0)).cpu()])
     if not len(found):
         return torch.zeros_like(shape), shape
     margin = torch.tensor([MARGIN, MARGIN, 0])

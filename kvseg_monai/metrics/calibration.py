@@ -17,7 +17,7 @@ BINS = 15
 COLDEST, HOTTEST = 0.05, 20.0  # bounds of a temperature
 MARGIN = 8  # pixels
 PROTOCOL = (
-    "Counted are voxels of the network's own grid, drawn evenly from the box round all that is labelled or predicted in "
+    "Counted are voxels of the network's own grid, drawn evenly from the box round what is labelled or predicted in "
     f"a case, {MARGIN} pixels wider on each side of a slice (the whole body where nothing is): far from any structure "
     "the network is right and sure, and so much of it would hide how it does at the borders. Each case gives the same "
     f"number of them. Expected calibration error: voxels are put into {BINS} bins of equal width by the highest class "
