@@ -1,10 +1,15 @@
 """What of a training's command line the evaluation and the inference of its weights take as well."""
 
-from collections.abc import Iterator, Sequence
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 from kvseg_monai.bundle.find import TRAIN, find_bundle, find_overlay
 from kvseg_monai.bundle.unknown_options import lay_over, split_id
+from kvseg_monai.errors import InputError
 from kvseg_monai.utils.run_options import RUN_OPTIONS, is_flag, read_mapping
 
 SECTIONS = ("validate", "initialize", "run")  # each configuration has its own
@@ -21,18 +26,18 @@ def fitting_words(
         overlays: that were laid over the training.
         options: words, each option's name with or before its value.
         without: names of options that are left out.
+
+    Raises:
+        InputError: an overlay of more than the training needs a part of the training.
     """
     folder = find_bundle(bundle)
     known = read_mapping(folder / configuration)
-    training = read_mapping(folder / TRAIN)
     laid = {overlay: read_mapping(find_overlay(overlay, folder)) for overlay in overlays}
-    if configuration != TRAIN:  # an overlay of what is the training's alone is for the training
-        alone = set(training) - set(known)
-        laid = {
-            overlay: content
-            for overlay, content in laid.items()
-            if not {split_id(name.removeprefix("+"))[0] for name in content} & {*alone, *SECTIONS}
-        }
+    if configuration != TRAIN:
+        alone = set(read_mapping(folder / TRAIN)) - set(known)
+        laid = {name: content for name, content in laid.items() if not _is_for({*alone, *SECTIONS}, content)}
+        for name, content in laid.items():
+            _refuse_needs(name, content, alone - {each for other in laid.values() for each in other}, configuration)
     known = lay_over([known, *laid.values()])
     fitting = []
     for name, group in _groups(options):
@@ -41,6 +46,22 @@ def fitting_words(
         if name.removeprefix("no") not in without and name not in without and (fits or name in RUN_OPTIONS):
             fitting.extend(group)
     return [word for overlay in laid for word in ("--overlay", overlay)], fitting
+
+
+def _is_for(sections: Collection[str], overlay: Mapping[str, Any]) -> bool:
+    """Return whether an overlay changes a part of one of these sections, or sets one anew."""
+    parts = [split_id(name.removeprefix("+")) for name in overlay]
+    return any(first in sections and (inner or isinstance(overlay.get(first), dict | list)) for first, *inner in parts)
+
+
+def _refuse_needs(name: str, overlay: Mapping[str, Any], alone: Collection[str], configuration: str) -> None:
+    needed = sorted(set(re.findall(r"@(\w+)", json.dumps(overlay))) & set(alone))
+    if needed:
+        file = Path(configuration).name
+        raise InputError(
+            f"--overlay {name} refers to {', '.join(needed)}, which {file} has not, so what it trains cannot be scored "
+            "by itself; train each fold by --fold, and score it with an overlay that builds the same network"
+        )
 
 
 def _groups(words: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

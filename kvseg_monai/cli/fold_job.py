@@ -83,5 +83,5 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], names: Seq
             keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
             parts += [f"{key} was {before.get(key, 'not given')} and is {now.get(key, 'not given')}" for key in keys]
         else:
-            parts.append(f"{name} was {before} and is {now}")
+            parts.append("they or their classes changed" if name == "patients" else f"{name} was {before} and is {now}")
     return ", ".join(parts)

@@ -51,6 +51,7 @@ def train_folds(words: Sequence[str]) -> int:
         raise InputError("torchrun starts one training on several devices; name its fold by --fold")
     job = _open(words)
     job.refuse_other_training()
+    _line(job, EVALUATE, 0)  # what cannot be scored is refused before it is trained
     codes = [_make(job, fold) for fold in range(job.folds)]
     summary = join_folds([job.output(fold) for fold in range(job.folds)], job.output_dir)
     print(_describe(job, summary), flush=True)

@@ -5,7 +5,6 @@ that class most: iterative stratification (Sechidis, Tsoumakas and Vlahavas, On 
 data, ECML PKDD 2011), here with folds whose numbers of patients differ by one at most.
 """
 
-import logging
 import random
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
@@ -19,8 +18,6 @@ from kvseg_monai.data.datalist import DATALIST, Entry, read_datalist
 from kvseg_monai.data.dataset import Case, cases, labelled
 from kvseg_monai.data.readers import VolumeReader
 from kvseg_monai.errors import InputError
-
-logger = logging.getLogger(__name__)
 
 SOURCES = ("training", "validation")  # never test
 MANY = 20  # label files from which on a progress bar shows how far they are read
@@ -188,9 +185,9 @@ def _split(found: Collection[Case], folds: int, seed: int, path: Path) -> dict[s
 
 
 def _classes_in(label: str) -> set[int]:
+    reader = VolumeReader()
     try:
-        values = np.unique(VolumeReader().get_data((label,))[0])
-    except Exception as error:  # a broken file makes errors of many kinds; its case is refused with a sentence later
-        logger.debug("the label %s cannot be read: %s", label, error)
+        values = np.unique(reader.get_data(reader.read(label))[0])
+    except InputError:  # the checks of all cases come next, and say it of each
         return set()
     return {int(value) for value in values if np.isfinite(value) and value > 0}
