@@ -1,4 +1,4 @@
-"""What of a training's command line the evaluation and the inference of its weights take as well."""
+"""Parts of a training's command line that the evaluation and the inference of its weights take as well."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What a cross-validation is, and how far it is, by ``folds.json`` beside the weights of its folds."""
+"""Record of a cross-validation, what it is and how far it is: ``folds.json`` beside the weights of its folds."""
 
 import json
 import os

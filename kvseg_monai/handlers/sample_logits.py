@@ -1,4 +1,4 @@
-"""An ignite handler that keeps logits and labels of a sample of voxels, to tell how good the probabilities are.
+"""An ignite handler that keeps logits and labels of a sample of voxels, to measure how good the probabilities are.
 
 Shapes: logits are (1, K, X, Y, Z) on the network's own grid, the label (1, 1, X', Y', Z') on the file's; a sample is
 (V, K) and (V,).

@@ -81,7 +81,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def calibrate_out_of_fold(samples: Mapping[int, tuple[Tensor, Tensor]]) -> dict[str, Any]:
-    """Fit one temperature to all folds, and tell from fits without each fold what it does to cases that it never saw.
+    """Fit one temperature to all folds, and measure by fits without each fold what it does to cases never seen.
 
     Args:
         samples: fold -> logits and labels of voxels of its held-out cases; two folds or more.

@@ -26,7 +26,7 @@ WRITTEN = (*FILES, CALIBRATION)
 PROTOCOL = (
     "Each case is scored by the weights of the fold that held its patient out. The intervals are over patients, a "
     "patient's score being the mean over its cases: 95 % percentile intervals of 9999 bootstrap samples of patients. "
-    "They tell what other patients would do, not what another training would. Where a training was validated more than "
+    "They hold for other patients, not for another training. Where a training was validated more than "
     "once, its weights are those of the epoch that did best on the held-out cases, so the scores are a little too good."
 )
 

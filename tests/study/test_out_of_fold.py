@@ -37,12 +37,12 @@ def test_cases_of_all_folds_are_averaged_once(tmp_path):
     summary = join_folds(folders, tmp_path)
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert found == json.loads(json.dumps(summary))
-    apart = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
+    single = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
     assert [(case["case"], case["fold"]) for case in found["cases"]] == [
         *(("p0_day0", 0), ("p0_day1", 0), ("p1_day0", 0), ("p2_day0", 1), ("p3_day0", 1)),
     ]
-    assert found["mean"] == summarise([case for one in apart for case in one["cases"]], ORGANS)["mean"]
-    assert [of["mean"] for of in found["folds"]["folds"]] == [one["mean"] for one in apart]
+    assert found["mean"] == summarise([case for one in single for case in one["cases"]], ORGANS)["mean"]
+    assert [of["mean"] for of in found["folds"]["folds"]] == [one["mean"] for one in single]
     assert [(of["cases"], of["patients"]) for of in found["folds"]["folds"]] == [(3, 2), (2, 2)]
     assert found["notice"] == "Made up."
     assert (found["manifest"]["seconds"], found["manifest"]["settings"]) == (3.0, {"folds": 2, "seed": 0})
