@@ -36,7 +36,7 @@ COMMANDS: Mapping[str, Command] = {
     "prepare uw_madison": Command("From the raw UW-Madison GI Tract data.", "data_prep.uw_madison.source"),
     "bundles": Command("List the bundles, or copy one somewhere.", "kvseg_monai.cli.bundles"),
     "plan": Command("Choose settings for your data, and say why.", "kvseg_monai.plan.__main__"),
-    "train": Command("Train a bundle's network.", "kvseg_monai.cli.workflows", "train"),
+    "train": Command("Train a bundle's network.", "kvseg_monai.cli.train"),
     "evaluate": Command("Score a bundle's weights on held-out cases.", "kvseg_monai.cli.workflows", "evaluate"),
     "infer": Command("Segment volumes with a bundle's weights.", "kvseg_monai.cli.workflows", "infer"),
     "report": Command("Make one HTML page of an evaluation.", "kvseg_monai.report.__main__"),

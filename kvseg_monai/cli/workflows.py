@@ -1,4 +1,4 @@
-"""``kvseg train``, ``evaluate`` and ``infer``: MONAI's own runner on a bundle, by the plain line that is printed."""
+"""``kvseg evaluate``, ``infer`` and a single ``train``: MONAI's own runner on a bundle, by the line that is printed."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from kvseg_monai.bundle.find import EVALUATE, INFERENCE, TRAIN, find_bundle, find_overlay, is_shipped
+from kvseg_monai.bundle.find import EVALUATE, INFERENCE, find_bundle, find_overlay, is_shipped
 from kvseg_monai.bundle.unknown_options import check_options
 from kvseg_monai.cli import plain
 from kvseg_monai.errors import InputError
@@ -31,7 +31,7 @@ def runner_words(configuration: str, words: Sequence[str]) -> list[str]:
     Raises:
         InputError: there is no such bundle or overlay, an option is in no configuration, or a word belongs to none.
     """
-    bundle, overlays, options = _parse(configuration, words)
+    bundle, overlays, options = parse_words(configuration, words)
     folder = find_bundle(bundle)
     paths = [folder / configuration, *(find_overlay(overlay, folder) for overlay in overlays)]
     files = [plain.short(path) for path in paths]
@@ -52,8 +52,12 @@ def _places(folder: Path, given: dict[str, Any]) -> dict[str, str]:
     return {name: f"{folder.name}/{place}" for name, place in places.items() if name not in given}
 
 
-def _parse(configuration: str, words: Sequence[str]) -> tuple[str, list[str], list[str]]:
-    """Return the bundle, the overlays, and the options of MONAI's runner, named with underscores."""
+def parse_words(configuration: str, words: Sequence[str]) -> tuple[str, list[str], list[str]]:
+    """Return the bundle, the overlays, and the options of MONAI's runner, named with underscores.
+
+    Raises:
+        InputError: no bundle is named first, or a word belongs to no option.
+    """
     wants_help = {"-h", "--help"} & set(words)
     if not wants_help and (not words or is_flag(words[0])):
         raise InputError(f"name the bundle first, as in: {program('kvseg_monai train')} setr_kv --dataset_dir DATA")
@@ -100,6 +104,5 @@ def run_workflow(configuration: str, words: Sequence[str]) -> None:
     plain.become(RUNNER, line)
 
 
-train = partial(run_workflow, TRAIN)
 evaluate = partial(run_workflow, EVALUATE)
 infer = partial(run_workflow, INFERENCE)

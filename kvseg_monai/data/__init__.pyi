@@ -6,6 +6,11 @@ from .dataset import class_names as class_names
 from .dataset import notice as notice
 from .dataset import require_volumes as require_volumes
 from .dataset import volumes as volumes
+from .folds import cases_of_fold as cases_of_fold
+from .folds import cases_to_score as cases_to_score
+from .folds import check_folds as check_folds
+from .folds import deal_folds as deal_folds
+from .folds import split_folds as split_folds
 from .nifti import VOLUME_SUFFIXES as VOLUME_SUFFIXES
 from .on_device import OnDevice as OnDevice
 from .outputs import all_to_do as all_to_do
@@ -42,8 +47,12 @@ __all__ = [
     "VolumeStore",
     "all_to_do",
     "cases",
+    "cases_of_fold",
+    "cases_to_score",
+    "check_folds",
     "class_names",
     "common_root",
+    "deal_folds",
     "label_map_name",
     "named_after_image",
     "notice",
@@ -51,5 +60,6 @@ __all__ = [
     "prepare_case",
     "read_datalist",
     "require_volumes",
+    "split_folds",
     "volumes",
 ]

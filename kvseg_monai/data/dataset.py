@@ -83,7 +83,7 @@ def cases(
             f"{describe_sections(datalist)}: {_remedy(wanted)}"
         )
     base = Path(base_dir or dataset_dir).resolve()
-    return [_labelled(base, f"{path}, {wanted}", entry) for entry in entries]
+    return [labelled(base, f"{path}, {wanted}", entry) for entry in entries]
 
 
 def _remedy(section: str) -> str:
@@ -108,7 +108,8 @@ def _hold_out(entries: list[Entry], fraction: float, seed: int) -> tuple[list[En
     return split
 
 
-def _labelled(base: Path, where: str, entry: Entry) -> Case:
+def labelled(base: Path, where: str, entry: Entry) -> Case:
+    """Return an entry with absolute paths; refuse one without a label, or whose files are not there."""
     if "label" not in entry:
         raise InputError(f"{where}: {entry['image']} has no 'label'; training and scoring need one: add it")
     case = {key: str(base / entry[key]) for key in ("image", "label")}

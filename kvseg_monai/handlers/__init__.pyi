@@ -7,6 +7,7 @@ from .invalid_cases import SkipBadCases as SkipBadCases
 from .invalid_cases import require_cases as require_cases
 from .invalid_cases import training_cases as training_cases
 from .invalid_cases import valid_cases as valid_cases
+from .sample_logits import SampleLogits as SampleLogits
 from .schedule import WarmupSchedule as WarmupSchedule
 from .score_volumes import ScoreVolumes as ScoreVolumes
 from .steps import StopAfterSteps as StopAfterSteps
@@ -27,6 +28,7 @@ __all__ = [
     "ClipGradients",
     "GuardedDataset",
     "ProgressBar",
+    "SampleLogits",
     "ScoreVolumes",
     "SeedEpochs",
     "SkipBadCases",

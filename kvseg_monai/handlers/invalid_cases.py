@@ -18,6 +18,7 @@ from monai.transforms import Compose
 from tqdm.auto import tqdm
 
 from kvseg_monai.data.dataset import Case, cases
+from kvseg_monai.data.folds import cases_of_fold, check_folds
 from kvseg_monai.data.prepared import PreparedCases, VolumeKeeper
 from kvseg_monai.data.volume_store import StoreError, VolumeStore
 from kvseg_monai.errors import InputError, OptionError, find_input_error
@@ -162,6 +163,8 @@ def training_cases(
     transforms: Sequence[Any],
     holdout: float = 0.2,
     seed: int = 0,
+    folds: int | None = None,
+    fold: int | None = None,
     base_dir: str | Path | None = None,
     skip: bool | str = False,
     prepare: Compose | None = None,
@@ -171,11 +174,17 @@ def training_cases(
 ) -> dict[str, PreparedCases]:
     """Return the cases to train and to validate on that load: see :func:`kvseg_monai.data.cases`, :func:`valid_cases`.
 
+    With ``folds`` and ``fold`` they are those of that fold, see :func:`kvseg_monai.data.cases_of_fold`.
+
     Raises:
-        InputError: as these two do.
+        InputError: as these do.
     """
-    listed = partial(cases, dataset_dir, holdout=holdout, seed=seed, base_dir=base_dir)
-    sections = {section: listed(section) for section in (TRAINING, "validation")}
+    check_folds(folds, fold)
+    if folds is not None and fold is not None:
+        sections = cases_of_fold(dataset_dir, folds=folds, fold=fold, seed=seed, base_dir=base_dir)
+    else:
+        listed = partial(cases, dataset_dir, holdout=holdout, seed=seed, base_dir=base_dir)
+        sections = {section: listed(section) for section in (TRAINING, "validation")}
     return valid_cases(
         sections,
         transforms=transforms,

@@ -119,10 +119,12 @@ def _count(scores: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 def _as_csv(summary: Mapping[str, Any]) -> str:
     text = io.StringIO()
-    table = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")  # None becomes an empty cell
+    folds = ("fold",) if "fold" in summary["cases"][0] else ()  # of a cross-validation alone
+    columns = (*CSV_COLUMNS[:2], *folds, *CSV_COLUMNS[2:])
+    table = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")  # None becomes an empty cell
     table.writeheader()
     for case in summary["cases"]:
-        who = {"case": case["case"], "patient": case["patient"]}
+        who = {name: case[name] for name in ("case", "patient", *folds)}
         for name, scores in case["classes"].items():
             table.writerow({**scores, **_further_cells(case, name), **who, "class": name})
         table.writerow({**case, **_further_cells(case), "class": "mean"})

@@ -65,7 +65,7 @@ def describe_run(facts: Mapping[str, Any]) -> Rows:
         "Configuration": _join(facts, "configuration", "{0}, sha256 {1}…"),
         "Overrides": _join(facts, "overrides", "{0} = {1}") or ("none" if "overrides" in facts else None),
         "Network": "network" in facts and f"{facts['network']}, {facts['parameters']:,} parameters",
-        "Scans": "section" in settings and f"the datalist's {settings['section']} list",
+        "Scans": _scans(settings),
         "Image size": "image_size" in settings and f"{_times(settings['image_size'])} pixels",
         "Pixel size": "spacing" in settings and f"{_times(settings['spacing'])} mm",
         "Slices": "slice_axis" in settings and _plane(settings["slice_axis"]),
@@ -88,6 +88,16 @@ def describe_versions(found: Mapping[str, str]) -> str:
 def describe_report() -> Rows:
     """Return when and with what the page itself was made."""
     return {"Made": moment(datetime.now().timestamp()), "Versions": describe_versions(versions())}
+
+
+def _scans(settings: Mapping[str, Any]) -> str | None:
+    """Say which scans a run scored, or trained with a fold held out."""
+    if "fold" in settings and "folds" in settings:
+        fold = f"fold {settings['fold']} (of {settings['folds']}, counted from 0)"
+        return f"those of {fold}" if "section" in settings else f"all but those of {fold}"
+    if "folds" in settings:
+        return f"each of {settings['folds']} folds, by the weights that were trained on the others"
+    return f"the datalist's {settings['section']} list" if "section" in settings else None
 
 
 def _join(facts: Mapping[str, Any], name: str, form: str) -> str:
