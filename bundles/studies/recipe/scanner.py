@@ -2,7 +2,8 @@
 
 ``prepare`` makes one folder of single slices that show the left ventricle, in three sets of patients: *home*,
 Sunnybrook's; *native*, ACDC's with a pixel as large as Sunnybrook's; *rescaled*, the same ACDC slices with pixels so
-large that the median diameter of the ventricle is Sunnybrook's. Sunnybrook's pixel has no known size and is called 1 mm.
+large that the median diameter of the ventricle is Sunnybrook's. How large Sunnybrook's pixel is, is not known: it is
+called 1 mm.
 
 ``table`` splits what a training loses on ACDC in two: *scale*, what rescaling wins back, and *rest*, what it does not.
 """
@@ -36,10 +37,9 @@ BASE, COST = "base", 0.005  # the arm without artefacts; what one may cost at ho
 
 def prepare(sunnybrook: Path, acdc: Path, target: Path) -> None:
     """Write the slices and ``datalist.json`` into ``target``; what is there already is kept."""
-    code = prepare_png_pairs(
-        ["--source", str(sunnybrook), "--target", str(target / HOME), "--labels", "0=background,1=left_ventricle"]
-        + ["--spacing", "1"]
-    )
+    labels = ",".join(f"{value}={name}" for value, name in LABELS.items())
+    places = "--source", str(sunnybrook), "--target", str(target / HOME)
+    code = prepare_png_pairs([*places, "--labels", labels, "--spacing", "1"])
     if code:
         raise InputError(f"{sunnybrook} could not be prepared whole; see above")
     home = [entry for section in SECTIONS for entry in read_datalist(target / HOME).get(section, [])]
