@@ -2,11 +2,14 @@ from .average import AverageWeights as AverageWeights
 from .average import attached as attached
 from .checkpoints import Checkpoints as Checkpoints
 from .checkpoints import StrictCheckpointLoader as StrictCheckpointLoader
+from .clock import TrainingClock as TrainingClock
 from .invalid_cases import GuardedDataset as GuardedDataset
 from .invalid_cases import SkipBadCases as SkipBadCases
 from .invalid_cases import require_cases as require_cases
 from .invalid_cases import training_cases as training_cases
 from .invalid_cases import valid_cases as valid_cases
+from .minutes import ClockedValidationHandler as ClockedValidationHandler
+from .minutes import StopAfterMinutes as StopAfterMinutes
 from .schedule import WarmupSchedule as WarmupSchedule
 from .score_volumes import ScoreVolumes as ScoreVolumes
 from .steps import StopAfterSteps as StopAfterSteps
@@ -24,14 +27,17 @@ __all__ = [
     "AverageWeights",
     "Checkpoints",
     "ClipGradients",
+    "ClockedValidationHandler",
     "GuardedDataset",
     "ProgressBar",
     "ScoreVolumes",
     "SeedEpochs",
     "SkipBadCases",
+    "StopAfterMinutes",
     "StopAfterSteps",
     "StopOnNan",
     "StrictCheckpointLoader",
+    "TrainingClock",
     "WarmupSchedule",
     "attached",
     "check_steps",

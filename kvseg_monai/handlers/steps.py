@@ -7,6 +7,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 from kvseg_monai.errors import InputError
+from kvseg_monai.handlers.clock import as_minutes
 from kvseg_monai.utils.flags import as_count
 
 
@@ -34,14 +35,29 @@ def total_steps(
     return as_count(max_steps, "max_steps") or rounds * max_epochs * length
 
 
-def check_steps(*, max_steps: Any = None, steps_per_epoch: Any = None) -> None:
-    """Check numbers of steps before any data are read; the bundles' ``initialize`` calls it.
+def check_steps(
+    *, max_steps: Any = None, steps_per_epoch: Any = None, max_minutes: Any = None, rounds: int = 1
+) -> None:
+    """Check how long a training shall be, before any data are read; the bundles' ``initialize`` calls it.
 
     Raises:
-        InputError: one is no whole number from 1 on, nor None.
+        InputError: a number of steps is no whole number from 1 on, nor None; ``max_minutes`` is no number above 0, nor
+            None, or stands beside ``max_steps`` or several ``rounds``.
     """
     as_count(max_steps, "max_steps")
     as_count(steps_per_epoch, "steps_per_epoch")
+    if as_minutes(max_minutes) is None:
+        return
+    if max_steps is not None:
+        raise InputError(
+            f"--max_minutes is {max_minutes} and --max_steps is {max_steps}; one of them alone says when a training "
+            "ends: leave the other out"
+        )
+    if rounds > 1:
+        raise InputError(
+            f"--max_minutes is {max_minutes} and --rounds is {rounds}; the rounds of federated training cannot share a "
+            "time: give --max_epochs or --max_steps instead"
+        )
 
 
 class StopAfterSteps:

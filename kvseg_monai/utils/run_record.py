@@ -19,7 +19,10 @@ from kvseg_monai.utils.provenance import machine, versions
 
 # What distinguishes one run of a bundle from another, and the id in the configuration that has the last word on it.
 SETTINGS = {
-    **{name: name for name in ("seed", "section", "max_steps", "steps_per_epoch", "learning_rate", "precision")},
+    **{
+        name: name
+        for name in ("seed", "section", "max_steps", "max_minutes", "steps_per_epoch", "learning_rate", "precision")
+    },
     "max_epochs": "train#trainer#max_epochs",  # MONAI Label and MONAI's federated client set it there
     **{name: name for name in ("image_size", "spacing", "normalization", "slice_offsets", "network_def")},
 }
