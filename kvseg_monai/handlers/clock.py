@@ -11,6 +11,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from kvseg_monai.errors import InputError
+from kvseg_monai.utils.process_age import age_of_command
 
 SPARE = 2  # steps, for which there is time between a validation and the last one
 RECENT = 32  # steps, whose mean is taken for that of those to come
@@ -31,7 +32,10 @@ def as_minutes(value: Any) -> float | None:
 
 
 class TrainingClock:
-    """Clock of a training that has so many minutes, from when it is made: reading and checking the data count.
+    """Clock of a training that has so many minutes: imports, reading and checking the data count.
+
+    Where a command was started for the training, as ``python -m monai.bundle run`` is, the time begins with it; else,
+    as in a server, when the clock is made.
 
     It keeps time for the last validation and what is saved after it, and for those before, as long as the last ones
     took. The rest goes to steps, as many as fit if each takes what the last ones did. Of that time ``progress`` is the
@@ -61,7 +65,8 @@ class TrainingClock:
         self.limit = None if minutes is None else 60 * minutes
         self.val_interval, self.now = val_interval, now
         self.interval = TOGETHER if torch.device(device).type == "cuda" else 1
-        self.start = self.mark = now()
+        self.mark = now()
+        self.start = self.mark - age_of_command()
         self.stepping = 0.0  # seconds of all steps
         self.ending = 0.0  # seconds of a validation and what is saved after it
         self.recent: deque[float] = deque(maxlen=RECENT)

@@ -13,6 +13,7 @@ from kvseg_monai.handlers.steps import is_at_end
 
 logger = logging.getLogger(__name__)
 
+SAMPLE = 8  # volumes
 LATE = 1.05  # of the time: beyond it a training says that it took longer
 
 
@@ -51,9 +52,9 @@ class ClockedValidationHandler(ValidationHandler):
 class StopAfterMinutes:
     """Handler that ends a training when its time is up; the epoch ends early, and is validated and saved.
 
-    One step is made in any case. How long a validation takes is measured before the first step: the weights that the
-    training starts from are scored, unless a model that was there has been. Attach it after the handlers that
-    validate, save, and restore an interrupted run.
+    One step is made in any case. How long a validation takes is measured before the first step, on :data:`SAMPLE`
+    volumes, unless there was one: of a model that was there, or of the weights that the training starts from. Attach
+    it after the handlers that validate, save, and restore an interrupted run.
 
     Args:
         clock: of the training; without a limit nothing is done.
@@ -88,9 +89,17 @@ class StopAfterMinutes:
 
     def _end_validation(self) -> None:
         """Keep how long it took; the first one also prepares the volumes, which those to come find prepared."""
-        took = self.clock.now() - self.began - (0.0 if self.validations else self.fetching)
+        self.fetching = self.fetching if self.validations == 0 else 0.0
         self.validations += 1
-        self.clock.ending = max(self.clock.ending, took)
+        self.clock.ending = max(self.clock.ending, self.clock.now() - self.began - self.fetching)
+
+    def _measure(self) -> None:
+        """Validate some volumes, with whatever weights."""
+        count = min(SAMPLE, self.evaluator.state.epoch_length)
+        with self.evaluator.add_event_handler(Events.ITERATION_COMPLETED(once=count), self.evaluator.terminate):
+            self.evaluator.run(0)  # epoch 0, which is none of the run's, and does not end
+        took = self.clock.now() - self.began - self.fetching
+        self.clock.ending = took * self.evaluator.state.epoch_length / count
 
     def _start(self, engine: Engine) -> None:
         assert self.clock.limit is not None
@@ -100,9 +109,8 @@ class StopAfterMinutes:
                 f"{engine.state.max_minutes:g}; raise --max_minutes, which counts those of an interrupted run, to "
                 "train on, or leave --resume out to start anew"
             )
-        if not self.validations:
-            with self.evaluator.add_event_handler(Events.EPOCH_COMPLETED, self.evaluator.terminate):
-                self.evaluator.run(0)  # epoch 0, which is none of the run's
+        if not self.validations and self.evaluator.state.epoch_length:
+            self._measure()
         if self.clock.used > self.clock.limit / 2:
             logger.warning(
                 "of --max_minutes %g, %.1f are used before the first step, to read, check and prepare the data",
@@ -127,7 +135,7 @@ class StopAfterMinutes:
     def _end_run(self, engine: Engine) -> None:
         assert self.clock.limit is not None
         if self.evaluator.state.epoch == engine.state.epoch:  # all since the last step was validating and saving
-            self.clock.ending = self.clock.now() - self.clock.mark
+            self.clock.ending = self.clock.now() - self.clock.mark - self.fetching
         if is_at_end(engine):
             engine.terminate()
             if self.clock.used > LATE * self.clock.limit:

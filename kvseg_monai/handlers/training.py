@@ -239,6 +239,7 @@ class ProgressBar:
 
     def _close(self, engine: Engine) -> None:
         if self.bar is not None:
+            self.bar.total = _steps_of(engine)
             self.bar.close()
 
     def _fail(self, engine: Engine, error: BaseException) -> None:

@@ -26,7 +26,7 @@ from kvseg_monai.handlers import (
 )
 from kvseg_monai.handlers.clock import steps_left
 
-PEAK, LENGTH = 0.01, 50
+PEAK, LENGTH, VOLUMES = 0.01, 50, 20
 
 
 class Time:
@@ -68,21 +68,21 @@ class Training:
         resume, self.breaks = more.pop("resume", False), more.pop("breaks", 0)
         schedule = WarmupSchedule(optimizer, 7 * LENGTH, clock=clock, **more)
         cases = [{"image": torch.tensor([case / LENGTH]), "label": torch.ones(1)} for case in range(2 * LENGTH)]
-        prepared = set()
+        prepared: set[float] = set()
 
         def prepare(case: dict) -> dict:
-            if not prepared:
-                self.time.passes(preparing)
-                prepared.add(1)
+            if case["image"].item() not in prepared:
+                self.time.passes(preparing / VOLUMES)
+                prepared.add(case["image"].item())
             return case
 
         self.evaluator = SupervisedEvaluator(
             device=torch.device("cpu"),
-            val_data_loader=DataLoader(Dataset(cases[:1], transform=prepare), batch_size=1),
+            val_data_loader=DataLoader(Dataset(cases[:VOLUMES], transform=prepare), batch_size=1),
             network=network,
             key_val_metric={"score": MeanSquaredError(output_transform=from_engine(["pred", "label"]))},
         )
-        self.evaluator.add_event_handler(Events.ITERATION_STARTED, lambda: self.time.passes(validating))
+        self.evaluator.add_event_handler(Events.ITERATION_STARTED, lambda: self.time.passes(validating / VOLUMES))
         dataset = Dataset(cases)
         self.trainer = SupervisedTrainer(
             device=torch.device("cpu"),
@@ -154,7 +154,7 @@ def test_a_training_ends_in_time_with_a_rate_near_0(tmp_path, steps, schedule):
     assert rates.max() > 0.97
     assert rates[-1] < (0.005 if schedule == "cosine" else 0.03)
     falls = rates[rates.argmax() :]
-    assert np.diff(falls).max() < 0.02  # but for what the mean of the last steps changes
+    assert np.diff(falls).max() < 0.03  # but for what the mean of the last steps changes
     assert np.diff(falls).min() > -0.1
     assert 0.02 < rates.argmax() / len(rates) < 0.12  # warm-up, a share of 0.05
 
@@ -164,7 +164,9 @@ def test_the_rate_is_that_of_as_many_planned_steps_where_all_take_as_long(tmp_pa
     network = nn.Linear(1, 1)
     planned = WarmupSchedule(torch.optim.SGD(network.parameters(), lr=PEAK), len(made.rates))
     expected = [PEAK * planned.lr_lambda(step) for step in range(len(made.rates))]
-    assert np.abs(np.array(made.rates) - expected).max() < 0.05 * PEAK
+    apart = np.abs(np.array(made.rates) - expected) / PEAK
+    assert apart.max() < 0.1  # at first, when it is not known yet what is saved, nor what is left to prepare
+    assert apart[len(apart) // 2 :].max() < 0.03
 
 
 @pytest.mark.parametrize("interval", [1, 2, 4])
