@@ -2,11 +2,13 @@ from .average import AverageWeights as AverageWeights
 from .average import attached as attached
 from .checkpoints import Checkpoints as Checkpoints
 from .checkpoints import StrictCheckpointLoader as StrictCheckpointLoader
+from .clock import TrainingClock as TrainingClock
 from .invalid_cases import GuardedDataset as GuardedDataset
 from .invalid_cases import SkipBadCases as SkipBadCases
 from .invalid_cases import require_cases as require_cases
 from .invalid_cases import training_cases as training_cases
 from .invalid_cases import valid_cases as valid_cases
+from .minutes import StopAfterMinutes as StopAfterMinutes
 from .sample_logits import SampleLogits as SampleLogits
 from .schedule import WarmupSchedule as WarmupSchedule
 from .score_volumes import ScoreVolumes as ScoreVolumes
@@ -32,9 +34,11 @@ __all__ = [
     "ScoreVolumes",
     "SeedEpochs",
     "SkipBadCases",
+    "StopAfterMinutes",
     "StopAfterSteps",
     "StopOnNan",
     "StrictCheckpointLoader",
+    "TrainingClock",
     "ValidateEpochs",
     "WarmupSchedule",
     "attached",

@@ -1,13 +1,15 @@
 """A running average of the weights of a training, which is what is validated and saved."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
 from kvseg_monai.errors import InputError
+
+Handler = TypeVar("Handler")
 
 
 class AverageWeights:
@@ -78,6 +80,6 @@ class AverageWeights:
         self.average, self.own, self.steps = dict(state["average"]), dict(state["own"]), state["steps"]
 
 
-def attached(handler: AverageWeights) -> AverageWeights:
+def attached(handler: Handler) -> Handler:
     """Return a handler that stands elsewhere in a configuration: MONAI looks for a ``_target_`` in each of a list."""
     return handler

@@ -25,7 +25,7 @@ from kvseg_monai.utils.weights import load_weights, save_whole, set_checksum_asi
 logger = logging.getLogger(__name__)
 
 CANDIDATE = "model_candidate.pt"
-LATER = ("average",)  # parts that checkpoints of earlier versions have not
+LATER = ("average", "clock")  # parts that checkpoints of earlier versions have not
 LAST = "last.ckpt"  # no .pt: MONAI Label offers each of these as a model, and by default the one of the shortest name
 
 
@@ -198,6 +198,8 @@ class Checkpoints:
         )
         assert self.record is not None  # since the start
         facts = {**self.record.facts(), "epochs": engine.state.epoch, "steps": engine.state.iteration}
+        if (minutes := getattr(engine.state, "max_minutes", None)) is not None:
+            facts["max_minutes"] = minutes
         write_text(record_of(self._target), json.dumps(facts, indent=1) + "\n", keep=True)
 
     def _score(self, engine: Engine) -> float | None:

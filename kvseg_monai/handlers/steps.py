@@ -9,6 +9,7 @@ from monai.engines import Evaluator
 from monai.handlers import ValidationHandler
 
 from kvseg_monai.errors import InputError
+from kvseg_monai.handlers.clock import TrainingClock, as_minutes
 from kvseg_monai.utils.flags import as_count
 
 
@@ -36,14 +37,29 @@ def total_steps(
     return as_count(max_steps, "max_steps") or rounds * max_epochs * length
 
 
-def check_steps(*, max_steps: Any = None, steps_per_epoch: Any = None) -> None:
-    """Check numbers of steps before any data are read; the bundles' ``initialize`` calls it.
+def check_steps(
+    *, max_steps: Any = None, steps_per_epoch: Any = None, max_minutes: Any = None, rounds: int = 1
+) -> None:
+    """Check how long a training shall be, before any data are read; the bundles' ``initialize`` calls it.
 
     Raises:
-        InputError: one is no whole number from 1 on, nor None.
+        InputError: a number of steps is no whole number from 1 on, nor None; ``max_minutes`` is no number above 0, nor
+            None, or stands beside ``max_steps`` or several ``rounds``.
     """
     as_count(max_steps, "max_steps")
     as_count(steps_per_epoch, "steps_per_epoch")
+    if as_minutes(max_minutes) is None:
+        return
+    if max_steps is not None:
+        raise InputError(
+            f"--max_minutes is {max_minutes} and --max_steps is {max_steps}; one of them alone says when a training "
+            "ends: leave the other out"
+        )
+    if rounds > 1:
+        raise InputError(
+            f"--max_minutes is {max_minutes} and --rounds is {rounds}; the rounds of federated training cannot share a "
+            "time: give --max_epochs or --max_steps instead"
+        )
 
 
 class StopAfterSteps:
@@ -100,13 +116,23 @@ class ValidateEpochs(ValidationHandler):
         validator: that is run with the number of the epoch.
         interval: epochs from one validation to the next, from 1 on.
         exec_at_start: also validate the weights that the training starts from.
+        clock: of a training that has so many minutes: an epoch whose validation would leave no time for steps and the
+            last one is not validated; None, or one without a limit, has no say.
 
     Raises:
         InputError: ``interval`` is no whole number from 1 on.
     """
 
-    def __init__(self, validator: Evaluator, interval: Any = 1, *, exec_at_start: bool = False) -> None:
+    def __init__(
+        self,
+        validator: Evaluator,
+        interval: Any = 1,
+        *,
+        exec_at_start: bool = False,
+        clock: TrainingClock | None = None,
+    ) -> None:
         super().__init__(as_count(interval, "val_interval") or 1, validator, exec_at_start=exec_at_start)
+        self.clock = clock if clock is not None and clock.limit is not None else None
 
     def attach(self, engine: Engine) -> None:
         """Validate on ``EPOCH_COMPLETED``."""
@@ -115,7 +141,8 @@ class ValidateEpochs(ValidationHandler):
             engine.add_event_handler(Events.STARTED, self)
 
     def _validate(self, engine: Engine) -> None:
-        if engine.state.epoch % self.interval == 0 or is_at_end(engine):
+        roomy = self.clock is None or self.clock.roomy
+        if is_at_end(engine) or (engine.state.epoch % self.interval == 0 and roomy):
             self(engine)
 
 

@@ -211,10 +211,9 @@ class ProgressBar:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def _open(self, engine: Engine) -> None:
-        total = getattr(engine.state, "max_steps", None) or engine.state.epoch_length * engine.state.max_epochs
         # A log file gets a line every half minute, a terminal a moving bar.
         interval = 0.2 if sys.stderr.isatty() else 30
-        self.bar = tqdm(total=total, initial=engine.state.iteration, unit=self.unit, mininterval=interval)
+        self.bar = tqdm(total=_steps_of(engine), initial=engine.state.iteration, unit=self.unit, mininterval=interval)
         self.drawn = -math.inf
 
     def _move(self, engine: Engine) -> None:
@@ -223,6 +222,7 @@ class ProgressBar:
         now = time.monotonic()
         if now - self.drawn >= self.bar.mininterval or engine.state.iteration % engine.state.epoch_length == 0:
             self.drawn = now
+            self.bar.total = _steps_of(engine)  # by the clock it is an estimate, which changes
             self._describe(engine, self.bar)
         self.bar.update()
 
@@ -239,11 +239,18 @@ class ProgressBar:
 
     def _close(self, engine: Engine) -> None:
         if self.bar is not None:
+            self.bar.total = _steps_of(engine)
             self.bar.close()
 
     def _fail(self, engine: Engine, error: BaseException) -> None:
         self._close(engine)
         raise error
+
+
+def _steps_of(engine: Engine) -> int | None:
+    """Return how many steps a run will have made; None where that is not known yet."""
+    steps = getattr(engine.state, "max_steps", None) or engine.state.epoch_length * engine.state.max_epochs
+    return int(steps) if math.isfinite(steps) else None
 
 
 def loss_and_rate(output: dict[str, Any], optimizer: Optimizer) -> dict[str, float]:

@@ -10,6 +10,10 @@ from .intensity import NormalizeVolumed as NormalizeVolumed
 from .intensity import ScalePercentilesd as ScalePercentilesd
 from .invert import LabelMapOnFileGridd as LabelMapOnFileGridd
 from .load import LoadVolumed as LoadVolumed
+from .mr_artefacts import RandBiasFieldBatchd as RandBiasFieldBatchd
+from .mr_artefacts import RandGhostingBatchd as RandGhostingBatchd
+from .mr_artefacts import RandLowResolutionBatchd as RandLowResolutionBatchd
+from .mr_artefacts import RandMotionBatchd as RandMotionBatchd
 from .orientation import SliceOrientationd as SliceOrientationd
 from .save_dicom_seg import SaveDicomSegd as SaveDicomSegd
 from .save_dicom_seg import write_dicom_seg as write_dicom_seg
@@ -37,8 +41,12 @@ __all__ = [
     "PrepareAugmentedBatch",
     "RandAdjustContrastBatchd",
     "RandAffineBatchd",
+    "RandBiasFieldBatchd",
     "RandFlipBatchd",
     "RandGaussianNoiseBatchd",
+    "RandGhostingBatchd",
+    "RandLowResolutionBatchd",
+    "RandMotionBatchd",
     "RandScaleIntensityBatchd",
     "RandSlicesd",
     "SaveDicomSegd",

@@ -33,17 +33,20 @@ class PrepareAugmentedBatch(Randomizable, PrepareBatch):
 
     Args:
         transforms: of this module, in this order. :class:`kvseg_monai.handlers.SeedEpochs` seeds them.
+        artefacts: of :mod:`kvseg_monai.transforms.mr_artefacts`: what happens to an image as it is acquired, and so
+            before all others. They are seeded last, so that the others draw the same with and without them.
     """
 
-    def __init__(self, transforms: Sequence[MapTransform]) -> None:
-        self.transforms = Compose(list(transforms))
+    def __init__(self, transforms: Sequence[MapTransform], artefacts: Sequence[MapTransform] = ()) -> None:
+        self.transforms = Compose([*artefacts, *transforms])
+        self.seeded = Compose([*transforms, *artefacts])
 
     def set_random_state(
         self, seed: int | None = None, state: np.random.RandomState | None = None
     ) -> "PrepareAugmentedBatch":
         """Seed each of the transforms."""
         super().set_random_state(seed, state)
-        self.transforms.set_random_state(seed, state)
+        self.seeded.set_random_state(seed, state)
         return self
 
     @torch.no_grad()
@@ -63,7 +66,7 @@ class PrepareAugmentedBatch(Randomizable, PrepareBatch):
         return made[CommonKeys.IMAGE], made[CommonKeys.LABEL]
 
 
-class _RandBatchTransform(Randomizable, MapTransform):
+class RandBatchTransform(Randomizable, MapTransform):
     """Random transform that draws for each slice of a batch whether it is applied, and with what parameters."""
 
     def __init__(self, keys: KeysCollection, prob: float) -> None:
@@ -78,7 +81,7 @@ class _RandBatchTransform(Randomizable, MapTransform):
         return np.asarray(self.R.rand(count) < self.prob)
 
 
-class RandAffineBatchd(_RandBatchTransform):
+class RandAffineBatchd(RandBatchTransform):
     """MONAI's ``RandAffined``: turn, scale and move slices about their centre, and cut or fill them up to one size.
 
     Args:
@@ -119,37 +122,23 @@ class RandAffineBatchd(_RandBatchTransform):
             np.stack([self._uniform(chosen, ends) for ends in ranges], axis=-1)
             for ranges in (self.translate_range, self.scale_range)
         )
-        cosine, sine = np.cos(angle), np.sin(angle)
-        rotation = np.stack([cosine, -sine, sine, cosine], axis=-1).reshape(-1, 2, 2)
-        self.affine = rotation @ np.concatenate([np.eye(2) * (1 + scale[:, None]), translate[..., None]], axis=-1)
+        scaled = np.concatenate([np.eye(2) * (1 + scale[:, None]), translate[..., None]], axis=-1)
+        self.affine = rotations(angle) @ scaled
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Batch:
         """Return the batch with slices of ``spatial_size``."""
         result = dict(data)
         slices = result[self.first_key(result)]
         self.randomize(len(slices))
-        grid = self._grid(slices, np.asarray(result.pop(SIZES, slices.shape[-2:])))
+        sizes = np.asarray(result.pop(SIZES, slices.shape[-2:]))
+        grid = sampling_grid(self.affine, slices, sizes, self.spatial_size)
         for key, mode in self.key_iterator(result, self.mode):
             moved = grid_sample(result[key], grid, mode=mode, padding_mode=self.padding_mode, align_corners=False)
             result[key] = moved
         return result
 
-    def _grid(self, slices: Tensor, sizes: NDArray[Any]) -> Tensor:
-        """Return where to take the pixels from, (B, *spatial_size, 2), y before x and from -1 to 1.
 
-        Both are counted from the centres: of the result, and of each slice as large as it was.
-        """
-        size = np.array(slices.shape[-2:])
-        affine = self.affine * 2 / size[:, None]
-        affine[..., 2] += np.broadcast_to(sizes, (len(slices), 2)) / size - 1
-        affine = send(torch.as_tensor(affine, dtype=torch.float32), slices.device)
-        rows, columns = (torch.arange(side, device=slices.device) - (side - 1) / 2 for side in self.spatial_size)
-        across = affine[:, :, 1, None] * columns + affine[:, :, 2, None]
-        down = affine[:, :, 0, None] * rows
-        return (down[..., None] + across[:, :, None]).flip(1).movedim(1, -1)
-
-
-class RandFlipBatchd(_RandBatchTransform):
+class RandFlipBatchd(RandBatchTransform):
     """MONAI's ``RandAxisFlipd`` for several axes: turn each slice round along each of some axes, half of the time.
 
     Args:
@@ -184,7 +173,7 @@ class RandFlipBatchd(_RandBatchTransform):
         return result
 
 
-class RandAdjustContrastBatchd(_RandBatchTransform):
+class RandAdjustContrastBatchd(RandBatchTransform):
     """MONAI's ``RandAdjustContrastd``: raise each slice, from its own least to its largest value, to a power.
 
     Args:
@@ -209,7 +198,7 @@ class RandAdjustContrastBatchd(_RandBatchTransform):
         self.randomize(len(result[self.first_key(result)]))
         for key in self.key_iterator(result):
             slices = result[key]
-            gamma = _per_slice(self.gamma, slices)
+            gamma = per_slice(self.gamma, slices)
             low = slices.amin((1, 2, 3), keepdim=True)
             spread = slices.amax((1, 2, 3), keepdim=True) - low
             raised = ((slices - low) / (spread + EPSILON)).pow(gamma) * spread + low
@@ -217,7 +206,7 @@ class RandAdjustContrastBatchd(_RandBatchTransform):
         return result
 
 
-class RandGaussianNoiseBatchd(_RandBatchTransform):
+class RandGaussianNoiseBatchd(RandBatchTransform):
     """MONAI's ``RandGaussianNoised``: add noise, whose deviation is drawn for each slice.
 
     The noise itself comes from a generator of the device, which the transform's own random state seeds for each batch:
@@ -247,11 +236,11 @@ class RandGaussianNoiseBatchd(_RandBatchTransform):
             slices = result[key]
             generator = torch.Generator(slices.device).manual_seed(seed)
             noise = torch.randn(slices.shape, generator=generator, device=slices.device, dtype=slices.dtype)
-            result[key] = slices + noise * _per_slice(self.std, slices)
+            result[key] = slices + noise * per_slice(self.std, slices)
         return result
 
 
-class RandScaleIntensityBatchd(_RandBatchTransform):
+class RandScaleIntensityBatchd(RandBatchTransform):
     """MONAI's ``RandScaleIntensityd``: multiply each slice by one number.
 
     Args:
@@ -274,8 +263,34 @@ class RandScaleIntensityBatchd(_RandBatchTransform):
         result = dict(data)
         self.randomize(len(result[self.first_key(result)]))
         for key in self.key_iterator(result):
-            result[key] = result[key] * _per_slice(1 + self.factor, result[key])
+            result[key] = result[key] * per_slice(1 + self.factor, result[key])
         return result
+
+
+def rotations(angle: NDArray[Any]) -> NDArray[Any]:
+    """Return matrices (B, 2, 2) that turn by angles (B,) in radians."""
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.stack([cosine, -sine, sine, cosine], axis=-1).reshape(-1, 2, 2)
+
+
+def sampling_grid(affine: NDArray[Any], slices: Tensor, sizes: NDArray[Any], spatial_size: Sequence[int]) -> Tensor:
+    """Return where to take the pixels from, (B, *spatial_size, 2), y before x and from -1 to 1, for ``grid_sample``.
+
+    Args:
+        affine: (B, 2, 3), from a pixel of the result to one of a slice, both counted from the centres: of the result,
+            and of each slice as large as it was.
+        slices: (B, C, X, Y), whose pixels are taken.
+        sizes: of the slices before they were filled up to one size, (B, 2) or (2,).
+        spatial_size: of the result.
+    """
+    size = np.array(slices.shape[-2:])
+    affine = affine * 2 / size[:, None]
+    affine[..., 2] += np.broadcast_to(sizes, (len(slices), 2)) / size - 1
+    matrices = send(torch.as_tensor(affine, dtype=torch.float32), slices.device)
+    rows, columns = (torch.arange(side, device=slices.device) - (side - 1) / 2 for side in spatial_size)
+    across = matrices[:, :, 1, None] * columns + matrices[:, :, 2, None]
+    down = matrices[:, :, 0, None] * rows
+    return (down[..., None] + across[:, :, None]).flip(1).movedim(1, -1)
 
 
 def _per_axis(given: Range | Sequence[Range]) -> list[tuple[float, float]]:
@@ -289,6 +304,6 @@ def _ends(given: Range) -> tuple[float, float]:
     return (-abs(ends[0]), abs(ends[0])) if len(ends) == 1 else (min(ends), max(ends))
 
 
-def _per_slice(numbers: NDArray[Any], slices: Tensor) -> Tensor:
+def per_slice(numbers: NDArray[Any], slices: Tensor) -> Tensor:
     """Return numbers (B,) as (B, 1, 1, 1) on the device of ``slices``, which is not waited for."""
     return send(torch.as_tensor(numbers, dtype=slices.dtype), slices.device)[:, None, None, None]

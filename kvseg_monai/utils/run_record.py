@@ -20,8 +20,8 @@ from kvseg_monai.utils.settings import NETWORK, is_setting
 
 # What distinguishes one run of a bundle from another, and the id in the configuration that has the last word on it.
 SETTINGS = {
-    **{name: name for name in ("seed", "section", "folds", "fold", "max_steps", "steps_per_epoch")},
-    **{name: name for name in ("learning_rate", "precision")},
+    **{name: name for name in ("seed", "section", "folds", "fold", "max_steps", "max_minutes")},
+    **{name: name for name in ("steps_per_epoch", "learning_rate", "precision")},
     "max_epochs": "train#trainer#max_epochs",  # MONAI Label and MONAI's federated client set it there
     **{name: name for name in ("volumes_per_batch", "slices_per_volume", "image_size", "spacing", "slice_axis")},
     **{name: name for name in ("normalization", "slice_offsets", "flip", "keep_largest", "network_def")},
