@@ -45,14 +45,14 @@ class Job:
             InputError: it was begun with other options or data, or there are weights of no cross-validation.
         """
         path = self.ckpt_dir / STATE
-        if not path.is_file():
-            for fold in range(self.folds):
-                for name in (BEST, LAST):
-                    if os.path.lexists(self.weights(fold) / name):
-                        raise InputError(
-                            f"{self.weights(fold) / name} is of another training, which may have seen what this fold "
-                            "holds out; move it away, or give another --ckpt_dir"
-                        )
+        begun = [self.weights(k) / name for k in range(self.folds) for name in (BEST, LAST)]
+        begun = [file for file in begun if os.path.lexists(file)]
+        if begun and not path.is_file():
+            raise InputError(
+                f"{begun[0]} is of another training, which may have seen what this fold holds out; move it away, or "
+                "give another --ckpt_dir"
+            )
+        if not begun:  # also where the first training was refused, and its remedy is another option
             return
         found = read_mapping(path)
         changed = [name for name in self.identity if found.get(name) != self.identity[name]]

@@ -23,6 +23,7 @@ from kvseg_monai.cli.workflows import RUNNER, parse_words, runner_words
 from kvseg_monai.data.folds import check_folds, split_folds
 from kvseg_monai.errors import InputError
 from kvseg_monai.handlers.sample_logits import SAMPLE
+from kvseg_monai.metrics.calibration import HOTTEST
 from kvseg_monai.metrics.summary import FILES
 from kvseg_monai.study.out_of_fold import WRITTEN, join_folds
 from kvseg_monai.utils.files import refuse_foreign
@@ -137,6 +138,11 @@ def _describe(job: Job, summary: Mapping[str, Any]) -> str:
     dice, calibration = summary["folds"]["intervals"]["dice"], summary["calibration"]
     before, after = (calibration[when]["expected_calibration_error"] for when in ("before", "after"))
     inference = _infer_line(job, calibration["temperature"])
+    bound = (
+        " (the largest that is tried: the network knows little yet)"
+        if calibration["temperature"] > 0.99 * HOTTEST
+        else ""
+    )
     return "\n".join(
         [
             "",
@@ -148,7 +154,7 @@ def _describe(job: Job, summary: Mapping[str, Any]) -> str:
                 for of in summary["folds"]["folds"]
             ),
             f"expected calibration error: {before:.4f}, with the temperature of the other folds {after:.4f}; the "
-            f"temperature of all is {calibration['temperature']:.3f}",
+            f"temperature of all is {calibration['temperature']:.3f}{bound}",
             f"written to {job.output_dir}: {', '.join(WRITTEN)}; a page of it:",
             f"  {shlex.join(['kvseg', 'report', '--evaluation', str(job.output_dir), '--target', 'folds.html'])}",
             "to segment with the weights of all folds (the mean of their probabilities):",

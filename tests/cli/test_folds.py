@@ -54,7 +54,21 @@ def job(tmp_path):
     return Job("setr_kv", [], [], 2, tmp_path / "models", tmp_path / "eval", identity, {"steps": 5, "epochs": 100})
 
 
+def begin(job):
+    job.weights(0).mkdir(parents=True)
+    (job.weights(0) / "last.ckpt").touch()
+    job.save()
+
+
+def test_a_training_that_was_refused_is_begun_anew(job):
+    """Its sentence names another option as the remedy."""
+    job.save()
+    job.identity = {**job.identity, "options": {"skip_bad_cases": "true"}}
+    job.refuse_other_training()
+
+
 def test_what_is_done_is_taken_over(job):
+    begin(job)
     job.enter("trained", 0)
     job.enter("trained", 0)
     job.done = {"trained": [], "scored": []}
@@ -74,7 +88,7 @@ def test_what_is_done_is_taken_over(job):
     ],
 )
 def test_another_training_is_not_gone_on_with(job, changed, sentence):
-    job.save()
+    begin(job)
     job.identity = {**job.identity, **changed}
     with pytest.raises(InputError, match=f"{sentence}; give the same again, or another --ckpt_dir"):
         job.refuse_other_training()
