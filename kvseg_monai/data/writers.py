@@ -36,7 +36,8 @@ class AtomicNibabelWriter(NibabelWriter):
         if self.data_obj is not None and self.data_obj.ndim == 2:
             self.data_obj = self.data_obj[..., None]
         image = self.create_backend_obj(self.data_obj, affine=self.affine, dtype=self.output_dtype, **obj_kwargs)
-        header = label_map_header(self._meta, shape=image.shape, affine=image.affine)
+        header = label_map_header(self._meta, shape=image.shape[:3], affine=image.affine)
+        header.set_data_shape(image.shape)
         header.set_data_dtype(self.stored_dtype or image.get_data_dtype())
         with atomic_write(filename, kind=LABEL_MAP) as temporary:
             # without affine, for nibabel would change the header by it

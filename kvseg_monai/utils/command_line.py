@@ -105,7 +105,8 @@ def _check_kind(name: str, text: str, value: Any, default: Any) -> None:
     """Compare a value with what stands in the configuration in its place."""
     computed = isinstance(default, str) and default.startswith(("$", "@", "%"))
     if name in PLACES:
-        if not isinstance(value, str):
+        several = name == "ckpt_path" and isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+        if not isinstance(value, str) and not several:
             raise InputError(f"--{name} {text} is read as {value!r}, not as a path; write it as ./{text}")
     elif isinstance(default, bool) and "#" in name and isinstance(value, str):
         raise InputError(f"--{name} is {text!r}, which Python takes for true; write True or False")

@@ -25,6 +25,7 @@ SETTINGS = {
     "max_epochs": "train#trainer#max_epochs",  # MONAI Label and MONAI's federated client set it there
     **{name: name for name in ("volumes_per_batch", "slices_per_volume", "image_size", "spacing", "slice_axis")},
     **{name: name for name in ("normalization", "slice_offsets", "flip", "keep_largest", "network_def")},
+    **{name: name for name in ("tta", "save_probabilities")},
 }
 _CHEAP = ("in_channels",)  # arguments whose expressions may be evaluated here: others may build the network
 _FOLDERS = re.compile(r"(?<![\w)])~?/(?:[^/'\"\s][^/'\"]*/)+|\b[A-Za-z]:\\(?:[^\\'\"]+\\)+")
