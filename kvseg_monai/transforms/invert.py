@@ -26,6 +26,7 @@ from kvseg_monai.utils.flags import as_flag
 from kvseg_monai.utils.tensors import plain
 
 PROBABILITIES = "probabilities"  # key
+NOTHING = 1e-6  # a probability of all classes together
 SLICES_AT_ONCE = 8  # what one block of scores takes on the file's grid stays within the processor's cache
 
 
@@ -95,8 +96,10 @@ class LabelMapOnFileGridd(MapTransform):
         labels = AsDiscrete(argmax=True)(inverted)
         if not self.probabilities:
             return labels, None
-        inverted[0] += 1 - inverted.sum(0)  # outside of the crop there are zeros alone
-        return labels, inverted.float()
+        total = inverted.sum(0)  # less than 1 at the border of the crop, 0 outside of it
+        shares = torch.where(total > NOTHING, inverted / total.clamp_min(NOTHING), 0.0)
+        shares[0] += total <= NOTHING
+        return labels, shares.float()
 
     def _refuse_other_labels(self, classes: int) -> None:
         if wrong := [value for value in self.keep_largest if not 0 < value < classes]:

@@ -21,8 +21,9 @@ from monai.transforms import (
     Spacingd,
 )
 
+from kvseg_monai.errors import InputError
 from kvseg_monai.transforms import LabelMapOnFileGridd, body_mask
-from kvseg_monai.transforms.invert import Axis, grid_axes, label_map
+from kvseg_monai.transforms.invert import PROBABILITIES, Axis, grid_axes, label_map
 
 TURNS = ["LPS", "RAS", "PIR", "SLA", "IPL", "ASR"]
 
@@ -118,3 +119,68 @@ def test_many_classes():
     assert made.shape == (4, 3, 2)
     assert made.dtype == torch.int16
     assert (made == 299).all()
+
+
+@pytest.mark.parametrize(("axes", "spacing"), [("RAS", (1.5, 1.5)), ("PIR", (1.2, 0.9)), ("SLA", (0.7, 2.0))])
+def test_probabilities_are_those_that_the_labels_come_from(axes, spacing, tmp_path):
+    data, transforms = prepared(volume(tmp_path / "a.nii.gz", axes=axes), spacing)
+    made = LabelMapOnFileGridd("pred", transforms, probabilities="true")(dict(data))
+    invert = Invertd("pred", transforms, "image", nearest_interp=False, to_tensor=True)
+    expected = invert(Activationsd("pred", softmax=True)(dict(data)))["pred"]
+    total = expected.sum(0)
+    expected = torch.where(total > 0, expected / total, 0.0)
+    expected[0] += total == 0
+    torch.testing.assert_close(made[PROBABILITIES].as_tensor(), expected.as_tensor().float(), atol=2e-4, rtol=1e-3)
+    assert torch.equal(made[PROBABILITIES].argmax(0), made["pred"][0].long())
+    assert torch.equal(made["pred"], LabelMapOnFileGridd("pred", transforms)(dict(data))["pred"])
+    assert PROBABILITIES not in LabelMapOnFileGridd("pred", transforms)(dict(data))
+
+
+def test_probabilities_of_another_kind_of_grid(tmp_path):
+    _, transforms = prepared(volume(tmp_path / "a.nii.gz"))
+    turn = RandRotated("image", prob=1.0, range_z=0.3, keep_size=True, padding_mode="zeros")
+    turned = Compose([*transforms.transforms, turn.set_random_state(0)])
+    image = turned({"image": str(tmp_path / "a.nii.gz")})["image"]
+    made = LabelMapOnFileGridd("pred", turned, probabilities=True)({"image": image, "pred": scores_for(image)})
+    assert made[PROBABILITIES].shape == (5, *made["pred"].shape[1:])
+    torch.testing.assert_close(made[PROBABILITIES].sum(0), torch.ones_like(made[PROBABILITIES][0]), atol=1e-5, rtol=0)
+
+
+def pieces(tmp_path) -> tuple[dict, Compose]:
+    """Scores of label 1 in two pieces, one larger, and of label 2 in two others that share a corner alone."""
+    data, transforms = prepared(volume(tmp_path / "a.nii.gz"), (1.2, 0.9))
+    scores = torch.zeros(3, *data["image"].shape[1:])
+    scores[0] = 1
+    for value, box in (
+        (1, np.s_[2:5, 2:5, 1:4]),
+        (1, np.s_[8:10, 8:10, 2]),
+        (2, np.s_[12:14, 12:14, 3]),
+        (2, np.s_[14:16, 14:16, 4]),
+    ):
+        scores[(value, *box)] = 2
+    return {**data, "pred": MetaTensor(scores, affine=data["image"].affine)}, transforms
+
+
+def test_the_largest_piece_of_a_label_is_kept_and_corners_touch(tmp_path):
+    data, transforms = pieces(tmp_path)
+
+    def voxels(keep_largest):
+        made = LabelMapOnFileGridd("pred", transforms, keep_largest=keep_largest)(dict(data))["pred"]
+        return np.bincount(made.numpy().ravel())[1:].tolist()
+
+    assert (voxels([]), voxels([1]), voxels([2]), voxels([1, 2])) == ([31, 8], [27, 8], [31, 8], [27, 8])
+
+
+@pytest.mark.parametrize(
+    ("keep_largest", "sentence"),
+    [
+        ([3], "--keep_largest names label 3; the network has the labels 1 to 2 beside the background"),
+        ([0], "--keep_largest names label 0"),
+        ("spleen", r"--keep_largest is 'spleen'; it must be a list of label values, such as \[1,2\]"),
+        ([1.5], r"--keep_largest is \[1.5\]; it must be a list of label values"),
+    ],
+)
+def test_labels_that_are_none_are_refused(keep_largest, sentence, tmp_path):
+    data, transforms = pieces(tmp_path)
+    with pytest.raises(InputError, match=sentence):
+        LabelMapOnFileGridd("pred", transforms, keep_largest=keep_largest)(dict(data))
