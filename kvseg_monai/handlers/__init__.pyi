@@ -8,7 +8,6 @@ from .invalid_cases import SkipBadCases as SkipBadCases
 from .invalid_cases import require_cases as require_cases
 from .invalid_cases import training_cases as training_cases
 from .invalid_cases import valid_cases as valid_cases
-from .minutes import ClockedValidationHandler as ClockedValidationHandler
 from .minutes import StopAfterMinutes as StopAfterMinutes
 from .schedule import WarmupSchedule as WarmupSchedule
 from .score_volumes import ScoreVolumes as ScoreVolumes
@@ -27,7 +26,6 @@ __all__ = [
     "AverageWeights",
     "Checkpoints",
     "ClipGradients",
-    "ClockedValidationHandler",
     "GuardedDataset",
     "ProgressBar",
     "ScoreVolumes",

@@ -4,8 +4,6 @@ import logging
 import math
 
 from ignite.engine import Engine, Events
-from monai.engines import Evaluator
-from monai.handlers import ValidationHandler
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.handlers.clock import TrainingClock
@@ -17,38 +15,6 @@ SAMPLE = 8  # volumes
 LATE = 1.05  # of the time: beyond it a training says that it took longer
 
 
-class ClockedValidationHandler(ValidationHandler):
-    """MONAI's ``ValidationHandler``, which by the clock also validates the last epoch, however short.
-
-    An epoch whose validation would leave no time for steps and the last one is not validated.
-
-    Args:
-        interval: epochs.
-        validator: that scores.
-        clock: of the training; without a limit all is as MONAI has it.
-        exec_at_start: also score the weights that the training starts from.
-    """
-
-    def __init__(
-        self, interval: int, validator: Evaluator, *, clock: TrainingClock, exec_at_start: bool = False
-    ) -> None:
-        super().__init__(interval, validator, exec_at_start=exec_at_start)
-        self.clock = clock
-
-    def attach(self, engine: Engine) -> None:
-        """Validate on ``EPOCH_COMPLETED``."""
-        if self.clock.limit is None:
-            super().attach(engine)
-            return
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._validate_if_due)
-        if self.exec_at_start:
-            engine.add_event_handler(Events.STARTED, self)
-
-    def _validate_if_due(self, engine: Engine) -> None:
-        if is_at_end(engine) or (engine.state.epoch % self.interval == 0 and self.clock.roomy):
-            self(engine)
-
-
 class StopAfterMinutes:
     """Handler that ends a training when its time is up; the epoch ends early, and is validated and saved.
 
@@ -56,9 +22,13 @@ class StopAfterMinutes:
     volumes, unless there was one: of a model that was there, or of the weights that the training starts from. Attach
     it after the handlers that validate, save, and restore an interrupted run.
 
+    By the clock MONAI's ``ValidationHandler`` is to ask for a validation after each epoch. Whether there is one is
+    decided here: after the last epoch, and after those whose turn it is, unless it would leave no time for steps and
+    the last one. What is not to be ends before it begins, and counts as no validation.
+
     Args:
-        clock: of the training; without a limit nothing is done.
-        evaluator: that validates, by MONAI.
+        clock: of the training, which is attached as well; without a limit nothing is done.
+        evaluator: that validates, MONAI's.
 
     Raises:
         InputError: on ``STARTED``, where the time of an interrupted run is up already.
@@ -72,17 +42,21 @@ class StopAfterMinutes:
         """Count steps on ``ITERATION_COMPLETED``; end the run on ``EPOCH_COMPLETED``."""
         if self.clock.limit is None:
             return
+        self.clock.attach(engine)
         engine.state.max_minutes, engine.state.max_steps = self.clock.limit / 60, math.inf
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._end_epoch)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_run)
-        self.evaluator.add_event_handler(Events.STARTED, self._begin_validation)
+        self.evaluator.add_event_handler(Events.STARTED, self._begin_validation, engine)
         self.evaluator.add_event_handler(Events.GET_BATCH_STARTED, self._fetch, -1)
         self.evaluator.add_event_handler(Events.GET_BATCH_COMPLETED, self._fetch, 1)
         self.evaluator.add_event_handler(Events.EPOCH_COMPLETED, self._end_validation)
 
-    def _begin_validation(self) -> None:
+    def _begin_validation(self, trainer: Engine) -> None:
         self.began, self.fetching = self.clock.now(), 0.0
+        turn = trainer.state.epoch % self.clock.val_interval == 0 and self.clock.roomy
+        if trainer.last_event_name == Events.EPOCH_COMPLETED and not (turn or is_at_end(trainer)):
+            self.evaluator.terminate()
 
     def _fetch(self, sign: int) -> None:
         self.fetching += sign * self.clock.now()
@@ -91,7 +65,7 @@ class StopAfterMinutes:
         """Keep how long it took; the first one also prepares the volumes, which those to come find prepared."""
         self.fetching = self.fetching if self.validations == 0 else 0.0
         self.validations += 1
-        self.clock.ending = max(self.clock.ending, self.clock.now() - self.began - self.fetching)
+        self.clock.endings.append(self.clock.now() - self.began - self.fetching)
 
     def _measure(self) -> None:
         """Validate some volumes, with whatever weights."""
@@ -99,7 +73,7 @@ class StopAfterMinutes:
         with self.evaluator.add_event_handler(Events.ITERATION_COMPLETED(once=count), self.evaluator.terminate):
             self.evaluator.run(0)  # epoch 0, which is none of the run's, and does not end
         took = self.clock.now() - self.began - self.fetching
-        self.clock.ending = took * self.evaluator.state.epoch_length / count
+        self.clock.endings.append(took * self.evaluator.state.epoch_length / count)
 
     def _start(self, engine: Engine) -> None:
         assert self.clock.limit is not None
@@ -135,7 +109,7 @@ class StopAfterMinutes:
     def _end_run(self, engine: Engine) -> None:
         assert self.clock.limit is not None
         if self.evaluator.state.epoch == engine.state.epoch:  # all since the last step was validating and saving
-            self.clock.ending = self.clock.now() - self.clock.mark - self.fetching
+            self.clock.endings[-1] = self.clock.now() - self.clock.mark - self.fetching
         if is_at_end(engine):
             engine.terminate()
             if self.clock.used > LATE * self.clock.limit:
