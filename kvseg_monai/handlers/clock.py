@@ -17,7 +17,7 @@ from kvseg_monai.utils.process_age import age_of_command
 ROOM = 2  # validations, beside the last one, that there must be time for where one is made: some take longer
 SPARE = 2  # steps, likewise
 RECENT, LAST = 32, 3  # steps, and validations, whose mean is taken for that of those to come
-TOGETHER = 32  # steps on a GPU between two looks at the clock, each of which waits for it
+TOGETHER = 32  # steps on a GPU between two readings of the clock, each of which waits for it
 
 
 def as_minutes(value: Any) -> float | None:
@@ -48,7 +48,7 @@ class TrainingClock:
     Args:
         max_minutes: for everything; None for no limit, in which case nothing is done.
         val_interval: epochs from one validation to the next.
-        device: to read it, a GPU is waited for, so there that is done once in :data:`TOGETHER` steps.
+        device: before it is read, a GPU is waited for, so there that is done once in :data:`TOGETHER` steps.
         now: seconds of a clock that only goes forward.
 
     Raises:
@@ -73,7 +73,7 @@ class TrainingClock:
         self.endings: deque[float] = deque(maxlen=LAST)  # seconds of a validation and what is saved after it
         self.recent: deque[float] = deque(maxlen=RECENT)
         self.made = 0  # steps in this process
-        self.looked, self.share, self.left, self.roomy = 0, 0.0, math.inf, True
+        self.read_at, self.share, self.left, self.roomy = 0, 0.0, math.inf, True
 
     @property
     def used(self) -> float:
@@ -88,15 +88,15 @@ class TrainingClock:
     @property
     def steps(self) -> float:
         """Number of steps that the training will have made, as far as is known; infinite before the first."""
-        return self.looked + max(0, round(self.left)) if math.isfinite(self.left) else math.inf
+        return self.read_at + max(0, round(self.left)) if math.isfinite(self.left) else math.inf
 
     def progress(self, step: int) -> float:
         """Return the share of the time for steps that is used, 0 to 1, when so many steps are made."""
-        ahead = max(0, step - self.looked) / max(self.left, 1e-9)
+        ahead = max(0, step - self.read_at) / max(self.left, 1e-9)
         return self.share + (1 - self.share) * min(1.0, ahead)
 
     def attach(self, engine: Engine) -> None:
-        """Look at the clock on ``MODEL_COMPLETED``: the optimizer has made its step, the rate is not asked for yet."""
+        """Read the clock on ``MODEL_COMPLETED``: the optimizer has made its step, the rate is not asked for yet."""
         if self.limit is None:
             return
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
@@ -104,7 +104,7 @@ class TrainingClock:
 
     def _begin_epoch(self, engine: Engine) -> None:
         self.mark = self.now()
-        self.look(engine)
+        self.read(engine)
 
     def _note(self, engine: Engine) -> None:
         took, self.mark = self.now() - self.mark, self.now()
@@ -115,9 +115,9 @@ class TrainingClock:
         self.stepping += took if self.made > 1 else 0.0
         self.recent.append(took)
         if self.made % self.interval == 0 or (self.made < self.interval and self.made.bit_count() == 1):
-            self.look(engine)
+            self.read(engine)
 
-    def look(self, engine: Engine) -> None:
+    def read(self, engine: Engine) -> None:
         """Read the clock: how many steps are ``left``, and whether it is ``roomy``: for one validation more."""
         assert self.limit is not None
         if self.recent:
@@ -134,7 +134,7 @@ class TrainingClock:
             share = self.stepping / max(self.stepping + left * step, 1e-9)
             roomy = free > ROOM * self.ending + SPARE * step
             self.share, self.left, self.roomy = _of_first_process((share, left, roomy))
-            self.looked = state.iteration
+            self.read_at = state.iteration
 
     def state_dict(self) -> dict[str, float]:
         """Return the seconds that are used, in all and for steps; without a limit nothing."""

@@ -35,7 +35,7 @@ PEAK, LENGTH, VOLUMES = 0.01, 50, 20
 
 
 class Time:
-    """Seconds that pass when they are told to."""
+    """Seconds that pass when a test lets them."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -168,9 +168,9 @@ def test_the_rate_is_that_of_as_many_planned_steps_where_all_take_as_long(tmp_pa
     network = nn.Linear(1, 1)
     planned = WarmupSchedule(torch.optim.SGD(network.parameters(), lr=PEAK), len(made.rates))
     expected = [PEAK * planned.lr_lambda(step) for step in range(len(made.rates))]
-    apart = np.abs(np.array(made.rates) - expected) / PEAK
-    assert apart.max() < 0.1  # at first, when it is not known yet what is saved, nor what is left to prepare
-    assert apart[len(apart) // 2 :].max() < 0.03
+    off = np.abs(np.array(made.rates) - expected) / PEAK
+    assert off.max() < 0.1  # at first, when it is not known yet what is saved, nor what is left to prepare
+    assert off[len(off) // 2 :].max() < 0.03
 
 
 @pytest.mark.parametrize("interval", [1, 2, 4])
