@@ -1,15 +1,13 @@
 """A running average of the weights of a training, which is what is validated and saved."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
 from kvseg_monai.errors import InputError
-
-Handler = TypeVar("Handler")
 
 
 class AverageWeights:
@@ -80,6 +78,6 @@ class AverageWeights:
         self.average, self.own, self.steps = dict(state["average"]), dict(state["own"]), state["steps"]
 
 
-def attached(handler: Handler) -> Handler:
+def attached(handler: AverageWeights) -> AverageWeights:
     """Return a handler that stands elsewhere in a configuration: MONAI looks for a ``_target_`` in each of a list."""
     return handler

@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from monai.engines import IterationEvents
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.utils.process_age import age_of_command
 
-SPARE = 2  # steps, for which there is time between a validation and the last one
-RECENT = 32  # steps, whose mean is taken for that of those to come
-TOGETHER = 32  # steps on a GPU between two looks at the clock, each of which waits for it
+ROOM = 2  # validations, beside the last one, that there must be time for where one is made: some take longer
+SPARE = 2  # steps, likewise
+RECENT, LAST = 32, 3  # steps, and validations, whose mean is taken for that of those to come
+TOGETHER = 32  # steps on a GPU between two readings of the clock, each of which waits for it
 
 
 def as_minutes(value: Any) -> float | None:
@@ -46,7 +48,7 @@ class TrainingClock:
     Args:
         max_minutes: for everything; None for no limit, in which case nothing is done.
         val_interval: epochs from one validation to the next.
-        device: to read it, a GPU is waited for, so there that is done once in :data:`TOGETHER` steps.
+        device: before it is read, a GPU is waited for, so there that is done once in :data:`TOGETHER` steps.
         now: seconds of a clock that only goes forward.
 
     Raises:
@@ -68,10 +70,10 @@ class TrainingClock:
         self.mark = now()
         self.start = self.mark - age_of_command()
         self.stepping = 0.0  # seconds of all steps
-        self.ending = 0.0  # seconds of a validation and what is saved after it
+        self.endings: deque[float] = deque(maxlen=LAST)  # seconds of a validation and what is saved after it
         self.recent: deque[float] = deque(maxlen=RECENT)
         self.made = 0  # steps in this process
-        self.looked, self.share, self.left, self.roomy = 0, 0.0, math.inf, True
+        self.read_at, self.share, self.left, self.roomy = 0, 0.0, math.inf, True
 
     @property
     def used(self) -> float:
@@ -79,25 +81,30 @@ class TrainingClock:
         return self.now() - self.start
 
     @property
+    def ending(self) -> float:
+        """Seconds that a validation will take, and what is saved after it; 0 before one is measured."""
+        return sum(self.endings) / max(1, len(self.endings))
+
+    @property
     def steps(self) -> float:
         """Number of steps that the training will have made, as far as is known; infinite before the first."""
-        return self.looked + max(0, round(self.left)) if math.isfinite(self.left) else math.inf
+        return self.read_at + max(0, round(self.left)) if math.isfinite(self.left) else math.inf
 
     def progress(self, step: int) -> float:
         """Return the share of the time for steps that is used, 0 to 1, when so many steps are made."""
-        ahead = max(0, step - self.looked) / max(self.left, 1e-9)
+        ahead = max(0, step - self.read_at) / max(self.left, 1e-9)
         return self.share + (1 - self.share) * min(1.0, ahead)
 
     def attach(self, engine: Engine) -> None:
-        """Look at the clock on ``ITERATION_COMPLETED``; attach it before what asks for the rate."""
+        """Read the clock on ``MODEL_COMPLETED``: the optimizer has made its step, the rate is not asked for yet."""
         if self.limit is None:
             return
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._note)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._note)
 
     def _begin_epoch(self, engine: Engine) -> None:
         self.mark = self.now()
-        self.look(engine)
+        self.read(engine)
 
     def _note(self, engine: Engine) -> None:
         took, self.mark = self.now() - self.mark, self.now()
@@ -108,9 +115,9 @@ class TrainingClock:
         self.stepping += took if self.made > 1 else 0.0
         self.recent.append(took)
         if self.made % self.interval == 0 or (self.made < self.interval and self.made.bit_count() == 1):
-            self.look(engine)
+            self.read(engine)
 
-    def look(self, engine: Engine) -> None:
+    def read(self, engine: Engine) -> None:
         """Read the clock: how many steps are ``left``, and whether it is ``roomy``: for one validation more."""
         assert self.limit is not None
         if self.recent:
@@ -125,9 +132,9 @@ class TrainingClock:
                 every=self.val_interval * state.epoch_length,
             )
             share = self.stepping / max(self.stepping + left * step, 1e-9)
-            roomy = free > self.ending + SPARE * step
+            roomy = free > ROOM * self.ending + SPARE * step
             self.share, self.left, self.roomy = _of_first_process((share, left, roomy))
-            self.looked = state.iteration
+            self.read_at = state.iteration
 
     def state_dict(self) -> dict[str, float]:
         """Return the seconds that are used, in all and for steps; without a limit nothing."""
@@ -145,14 +152,14 @@ def steps_left(free: float, *, step: float, ending: float, due: int, every: int)
     Args:
         free: seconds, without the last validation.
         step: seconds of a step, above 0.
-        ending: seconds of a validation, which is left out where no time for :data:`SPARE` steps and another would be.
+        ending: seconds of a validation, which is left out where :data:`ROOM` and :data:`SPARE` say so.
         due: steps until the next one.
         every: steps from one to the next.
     """
     made = 0.0
     while free > due * step:
         free, made = free - due * step, made + due
-        spare = free - ending - SPARE * step
+        spare = free - ROOM * ending - SPARE * step
         if spare > 0:
             cycles = spare // (every * step + ending)  # for sure
             free, made = free - ending - cycles * (every * step + ending), made + cycles * every

@@ -23,8 +23,8 @@ class StopAfterMinutes:
     it after the handlers that validate, save, and restore an interrupted run.
 
     Args:
-        clock: of the training; without a limit nothing is done.
-        evaluator: that validates, by MONAI.
+        clock: of the training, which is attached as well; without a limit nothing is done.
+        evaluator: that validates, MONAI's.
 
     Raises:
         InputError: on ``STARTED``, where the time of an interrupted run is up already.
@@ -38,6 +38,7 @@ class StopAfterMinutes:
         """Count steps on ``ITERATION_COMPLETED``; end the run on ``EPOCH_COMPLETED``."""
         if self.clock.limit is None:
             return
+        self.clock.attach(engine)
         engine.state.max_minutes, engine.state.max_steps = self.clock.limit / 60, math.inf
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._end_epoch)
@@ -57,7 +58,7 @@ class StopAfterMinutes:
         """Keep how long it took; the first one also prepares the volumes, which those to come find prepared."""
         self.fetching = self.fetching if self.validations == 0 else 0.0
         self.validations += 1
-        self.clock.ending = max(self.clock.ending, self.clock.now() - self.began - self.fetching)
+        self.clock.endings.append(self.clock.now() - self.began - self.fetching)
 
     def _measure(self) -> None:
         """Validate some volumes, with whatever weights."""
@@ -65,7 +66,7 @@ class StopAfterMinutes:
         with self.evaluator.add_event_handler(Events.ITERATION_COMPLETED(once=count), self.evaluator.terminate):
             self.evaluator.run(0)  # epoch 0, which is none of the run's, and does not end
         took = self.clock.now() - self.began - self.fetching
-        self.clock.ending = took * self.evaluator.state.epoch_length / count
+        self.clock.endings.append(took * self.evaluator.state.epoch_length / count)
 
     def _start(self, engine: Engine) -> None:
         assert self.clock.limit is not None
@@ -101,7 +102,7 @@ class StopAfterMinutes:
     def _end_run(self, engine: Engine) -> None:
         assert self.clock.limit is not None
         if self.evaluator.state.epoch == engine.state.epoch:  # all since the last step was validating and saving
-            self.clock.ending = self.clock.now() - self.clock.mark - self.fetching
+            self.clock.endings[-1] = self.clock.now() - self.clock.mark - self.fetching
         if is_at_end(engine):
             engine.terminate()
             if self.clock.used > LATE * self.clock.limit:

@@ -1,4 +1,4 @@
-"""How long ago a command was started, its imports included."""
+"""Age of a command: seconds since it was started, its imports included."""
 
 import os
 import time
@@ -11,8 +11,8 @@ START = 19  # of the fields behind the name of the program in /proc/self/stat, p
 def age_of_command(process: Path = Path("/proc/self")) -> float:
     """Return for how many seconds this process has been, if it was started for one workflow of a bundle; else 0.
 
-    A server, a notebook or a study's arm does other things before a training. Where the system does not tell, as only
-    Linux does, it is 0 as well.
+    A server, a notebook or a study's arm does other things before a training. Where the system
+    does not say so, and only Linux does, it is 0 as well.
     """
     try:
         if RUNNER not in (process / "cmdline").read_bytes().split(b"\0"):

@@ -2,15 +2,21 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
+from monai.bundle import create_workflow
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, MeanSquaredError, from_engine
+from support import BUNDLES, ROOT, TINY, config, run
 from torch import nn
 
 from kvseg_monai.errors import InputError
@@ -30,7 +36,7 @@ PEAK, LENGTH, VOLUMES = 0.01, 50, 20
 
 
 class Time:
-    """Seconds that pass when they are told to."""
+    """Seconds that pass when a test lets them."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -94,7 +100,6 @@ class Training:
             decollate=False,
             train_handlers=[
                 SeedEpochs(dataset, seed=0),
-                clock,
                 LrScheduleHandler(schedule, epoch_level=False, print_lr=False),
                 average,
                 ValidateEpochs(self.evaluator, interval, clock=clock),
@@ -164,9 +169,9 @@ def test_the_rate_is_that_of_as_many_planned_steps_where_all_take_as_long(tmp_pa
     network = nn.Linear(1, 1)
     planned = WarmupSchedule(torch.optim.SGD(network.parameters(), lr=PEAK), len(made.rates))
     expected = [PEAK * planned.lr_lambda(step) for step in range(len(made.rates))]
-    apart = np.abs(np.array(made.rates) - expected) / PEAK
-    assert apart.max() < 0.1  # at first, when it is not known yet what is saved, nor what is left to prepare
-    assert apart[len(apart) // 2 :].max() < 0.03
+    off = np.abs(np.array(made.rates) - expected) / PEAK
+    assert off.max() < 0.1  # at first, when it is not known yet what is saved, nor what is left to prepare
+    assert off[len(off) // 2 :].max() < 0.03
 
 
 @pytest.mark.parametrize("interval", [1, 2, 4])
@@ -257,9 +262,60 @@ def test_the_steps_that_are_left_are_those_that_are_made(seed):
     made = 0
     while True:
         if due == 0:
-            free -= ending if free > ending + 2 * step else 0
+            free -= ending if free > 2 * ending + 2 * step else 0
             due = every
         if free < step:
             break
         free, made, due = free - step, made + 1, due - 1
     assert found == pytest.approx(made + max(free, 0) / step, abs=1e-6)
+
+
+def test_a_bundle_trains_for_so_long(tmp_path, tiny_dataset):
+    begun = time.monotonic()
+    made = create_workflow(
+        config_file=config(BUNDLES[1], "train"),
+        workflow_type="train",
+        **{"network_def#size": "tiny", "image_size": [64, 64], "slices_at_once": 4, "max_minutes": 0.25, "ema": 0.9},
+        **{"steps_per_epoch": 3, "val_interval": 2, "bundle_root": str(tmp_path), "dataset_dir": str(tiny_dataset)},
+    )
+    made.run()
+    assert time.monotonic() - begun > 11
+    trainer, evaluator = (made.parser.get_parsed_content(name) for name in ("train#trainer", "validate#evaluator"))
+    assert trainer.state.iteration > 3
+    assert evaluator.state.epoch == trainer.state.epoch
+    assert trainer.optimizer.param_groups[0]["lr"] < 0.0005
+    record = json.loads((tmp_path / "models" / "training.json").read_text())
+    assert record["steps"] == trainer.state.iteration
+    assert record["max_minutes"] == record["settings"]["max_minutes"] == 0.25
+
+
+def test_two_processes_stop_in_the_same_step(tmp_path, tiny_dataset):
+    """Else one would wait for the other for ever."""
+    configs = f"['{config(BUNDLES[1], 'train')}','{config(BUNDLES[1], 'multi_gpu_train')}']"
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai.bundle"]
+    line += ["run", "--config_file", configs, "--bundle_root", str(tmp_path), "--dataset_dir", str(tiny_dataset), *TINY]
+    result = subprocess.run(
+        [*line, "--max_minutes", "0.8", "--steps_per_epoch", "2"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=240,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert json.loads((tmp_path / "models" / "training.json").read_text())["steps"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--max_minutes", "0"), "--max_minutes is 0; it must be a number of minutes above 0"),
+        (("--max_minutes", "5", "--max_steps", "10"), "--max_minutes is 5 and --max_steps is 10; one of them alone"),
+    ],
+)
+def test_a_wrong_time_is_refused_before_any_data_are_read(options, sentence, tmp_path):
+    result = run("setr_kv_segmentation", "train", tmp_path, tmp_path / "nothing", *options)
+    assert result.returncode == 2
+    assert f"error: {sentence}" in result.stderr
+    assert "Traceback" not in result.stderr

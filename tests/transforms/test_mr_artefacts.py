@@ -97,7 +97,7 @@ def test_a_bias_field_is_a_smooth_polynomial():
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_ghosts_are_copies_a_part_of_the_image_apart(axis):
+def test_ghosts_are_copies_at_equal_distances(axis):
     ghosting = seeded(RandGhostingBatchd, ghosts=(4, 4), intensity=(0.8, 0.8))
     point = torch.zeros(20, 1, 40, 40)
     point[:, :, 12, 17] = 1
