@@ -12,7 +12,8 @@ from monai.transforms import Compose, EnsureChannelFirstd, Invertd, LoadImaged, 
 from nibabel.orientations import inv_ornt_aff
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.transforms import CheckVolumed, LabelMapOnFileGridd, SliceOrientationd
+from kvseg_monai.transforms import CheckVolumed, LabelMapOnFileGridd, NormalizeVolumed, SliceOrientationd
+from kvseg_monai.transforms.intensity import NORMALIZATIONS
 from kvseg_monai.transforms.invert import grid_axes
 from kvseg_monai.utils.geometry import PLANES, plane_of
 
@@ -68,6 +69,16 @@ def test_a_file_in_any_order_of_axes_gives_the_same_slices(slice_axis, voxel):
         made = turned(image_of(axes, voxel), slice_axis)
         assert torch.equal(made.as_tensor(), wanted.as_tensor())
         assert torch.allclose(made.affine, wanted.affine)
+
+
+@pytest.mark.parametrize("method", NORMALIZATIONS)
+def test_normalised_slices_are_the_same_to_the_bit_too(method):
+    """The order in which a file is stored stays that of memory, along which sums are made and rounded."""
+    made = [
+        NormalizeVolumed("image", method=method)({"image": turned(image_of(axes, (5, 1, 1), sides=(9, 31, 37)))})
+        for axes in ("RAS", "PIR", "SLA")
+    ]
+    assert all(torch.equal(one["image"].as_tensor(), made[0]["image"].as_tensor()) for one in made)
 
 
 @pytest.mark.parametrize("axes", ["LPS", "PIR", "SLA"])
