@@ -71,7 +71,7 @@ class NormalizeVolumed(MapTransform):
             return self.percentiles(data)
         result = dict(data)
         for key in self.key_iterator(result):
-            volume = result[key]
+            volume = result[key].contiguous()  # sums go along memory: the same to the bit, however the file is stored
             if self.method == "zscore_slice":  # slices take the place of channels
                 result[key] = self.zscore(volume.movedim(-1, 0)).movedim(0, -1)
             else:

@@ -12,7 +12,8 @@ from monai.transforms import Compose, EnsureChannelFirstd, Invertd, LoadImaged, 
 from nibabel.orientations import inv_ornt_aff
 
 from kvseg_monai.errors import InputError
-from kvseg_monai.transforms import CheckVolumed, LabelMapOnFileGridd, SliceOrientationd
+from kvseg_monai.transforms import CheckVolumed, LabelMapOnFileGridd, NormalizeVolumed, SliceOrientationd
+from kvseg_monai.transforms.intensity import NORMALIZATIONS
 from kvseg_monai.transforms.invert import grid_axes
 from kvseg_monai.utils.geometry import PLANES, plane_of
 
@@ -32,8 +33,13 @@ def image_of(axes: str, voxel=(1.0, 1.0, 1.0), degrees: float = 0, sides=SIDES) 
     return image.as_reoriented(turn)
 
 
+def loaded(image: nib.Nifti1Image) -> MetaTensor:
+    voxels = torch.from_numpy(image.get_fdata(dtype=np.float32).copy())
+    return MetaTensor(voxels[None], affine=torch.from_numpy(image.affine))
+
+
 def turned(image: nib.Nifti1Image, slice_axis: str = "auto") -> MetaTensor:
-    volume = MetaTensor(torch.from_numpy(image.get_fdata().copy())[None], affine=torch.from_numpy(image.affine))
+    volume = loaded(image)
     return SliceOrientationd("image", slice_axis=slice_axis)({"image": volume})["image"]
 
 
@@ -70,10 +76,22 @@ def test_a_file_in_any_order_of_axes_gives_the_same_slices(slice_axis, voxel):
         assert torch.allclose(made.affine, wanted.affine)
 
 
+@pytest.mark.parametrize("method", NORMALIZATIONS)
+def test_normalised_slices_are_the_same_to_the_bit_too(method):
+    """The order in which a file is stored stays that of memory, along which sums are made and rounded."""
+    images = [image_of(axes, (5, 1, 1), sides=(19, 31, 37)) for axes in ("RAS", "PIR", "SLA")]
+    values = torch.from_numpy(np.random.default_rng(0).lognormal(5, 2, 19 * 31 * 37).astype(np.float32))
+    volumes = [turned(image) for image in images]
+    for volume in volumes:
+        volume.set_array(values[volume.as_tensor().long()])
+    made = [NormalizeVolumed("image", method=method)({"image": volume})["image"].as_tensor() for volume in volumes]
+    assert all(torch.equal(one, made[0]) for one in made)
+
+
 @pytest.mark.parametrize("axes", ["LPS", "PIR", "SLA"])
 def test_axial_slices_are_those_of_monais_own_transform(axes):
     image = image_of(axes, (1, 1, 3))
-    volume = MetaTensor(torch.from_numpy(image.get_fdata().copy())[None], affine=torch.from_numpy(image.affine))
+    volume = loaded(image)
     expected = Orientationd("image", axcodes="LPS", labels=None)({"image": volume})["image"]
     assert torch.equal(turned(image).as_tensor(), expected.as_tensor())
     assert torch.equal(turned(image).affine, expected.affine)

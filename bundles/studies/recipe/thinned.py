@@ -30,6 +30,7 @@ from kvseg_monai.utils.overlap import refuse_overlap
 
 STEP = 4
 BUNDLE = Path(__file__).resolve().parents[2] / "transunet_kv_segmentation"
+STEADY = ("--gradient_clip", "1", "--warmup_steps", "60")  # without them a class may never be predicted
 HELD_OUT = {"test": 5, "validation": 10}  # one in so many patients
 
 
@@ -78,7 +79,7 @@ def score(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     if not (results / "eval" / "metrics.json").is_file():
         shutil.rmtree(results, ignore_errors=True)
         train = ["--network_def#size", "tiny", "--max_epochs", "1", "--steps_per_epoch", str(options.steps)]
-        train += ["--max_steps", str(options.steps), "--seed", str(options.seed)]
+        train += [*STEADY, "--seed", str(options.seed)]
         train += ["--slice_axis", options.slice_axis] if options.slice_axis else []
         run("monai.bundle", "run", "--config_file", str(BUNDLE / "configs" / "train.json"), *common, *train)
         run("monai.bundle", "run", "--config_file", str(BUNDLE / "configs" / "evaluate.json"), *common)
