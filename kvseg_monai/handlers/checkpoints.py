@@ -1,5 +1,6 @@
 """Handlers that save checkpoints while training, and load them strictly."""
 
+import copy
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from torch import nn
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.handlers.steps import is_at_end, limit_of, set_progress
+from kvseg_monai.inferers import Ensemble, files_of_weights
 from kvseg_monai.utils.files import move, refuse_folders, write_text
 from kvseg_monai.utils.flags import as_flag
 from kvseg_monai.utils.model_files import BEST, RECORD, keep_earlier, keep_earlier_run, read_record, record_of
@@ -37,10 +39,13 @@ class StrictCheckpointLoader:
     MONAI's federated client, ``MonaiAlgo``, knows what to switch off where it evaluates weights that it was given.
 
     Args:
-        path: the file of weights, or one for each network.
-        network: that gets the weights, or the first of them.
+        path: the file of weights, or several.
+        network: that gets the weights, of several the first.
         device: where they are loaded to.
-        others: the networks beyond the first, for the other files.
+        ensemble: that copies of the network with the other weights join.
+
+    Raises:
+        InputError: there are several files, and no ensemble.
     """
 
     def __init__(
@@ -49,18 +54,24 @@ class StrictCheckpointLoader:
         network: nn.Module,
         device: torch.device | str = "cpu",
         *,
-        others: Sequence[nn.Module] = (),
+        ensemble: Ensemble | None = None,
     ) -> None:
-        self.paths = [path] if isinstance(path, str | Path) else list(path)
-        self.networks, self.device = [_unwrapped(network), *others], device
+        self.paths, self.network, self.device = files_of_weights(path), _unwrapped(network), device
+        self.ensemble = ensemble
+        if len(self.paths) > 1 and ensemble is None:
+            raise InputError(f"{path} are several files of weights, which inference and evaluation alone take")
 
     def attach(self, engine: Engine) -> None:
         """Load on ``STARTED``."""
         engine.add_event_handler(Events.STARTED, self._load)
 
     def _load(self) -> None:
-        for network, path in zip(self.networks, self.paths, strict=True):
+        load_weights(self.network, self.paths[0], device=self.device)
+        others = [copy.deepcopy(self.network) for _ in self.paths[1:]]
+        for network, path in zip(others, self.paths[1:], strict=True):
             load_weights(network, path, device=self.device)
+        if self.ensemble is not None:
+            self.ensemble.join(others)
 
 
 LoadWeights = StrictCheckpointLoader  # the name in bundles that were packed earlier

@@ -3,7 +3,6 @@
 Shapes: images are (B, C, X, Y), logits (B, classes, X, Y).
 """
 
-import copy
 from collections.abc import Sequence
 from itertools import chain, combinations
 from pathlib import Path
@@ -27,9 +26,11 @@ class Ensemble:
     never the scores of more than one. One network without anything else gives its logits as they are; otherwise the
     result is the logarithm of the mean probability, whose softmax is that mean.
 
+    Networks beyond the first join when their weights are loaded, by
+    :class:`kvseg_monai.handlers.StrictCheckpointLoader`: where that is switched off, as on a client of federated
+    training that scores weights that it was given, the network is alone.
+
     Args:
-        network: for the first file of weights; the others have copies. Loaded by
-            :class:`kvseg_monai.handlers.StrictCheckpointLoader`.
         ckpt_path: the file of weights, or several.
         tta: test-time augmentation: the mean also over the flips that the training had.
         flip: axes of these flips, 0 for X and 1 for Y; of two, both together are a flip too.
@@ -44,7 +45,7 @@ class Ensemble:
         >>> from kvseg_monai import SETR
         >>> network = SETR(1, 3, 32, size="tiny").eval()
         >>> image = torch.rand(1, 1, 32, 32)
-        >>> turned = Ensemble(network, "model.pt", tta=True, flip=[0]).forward([network], image).exp()
+        >>> turned = Ensemble("model.pt", tta=True, flip=[0]).forward([network], image).exp()
         >>> torch.allclose(turned.sum(1), torch.ones(1, 32, 32))
         True
         >>> mean = (network(image).softmax(1) + network(image.flip(2)).softmax(1).flip(2)) / 2
@@ -54,7 +55,6 @@ class Ensemble:
 
     def __init__(
         self,
-        network: nn.Module,
         ckpt_path: str | Path | Sequence[str | Path],
         *,
         tta: bool | str = False,
@@ -65,17 +65,19 @@ class Ensemble:
         _refuse_different_trainings(self.paths)
         self.flips = _flips(flip) if as_flag(tta, "tta") else [()]
         self.temperature = _above_zero(temperature)
-        self.others = [copy.deepcopy(network) for _ in self.paths[1:]]
+        self.others: list[nn.Module] = []
         self._folded = [Folded() for _ in self.paths]
+
+    def join(self, networks: Sequence[nn.Module]) -> None:
+        """Take further networks, in place of those that joined earlier."""
+        self.others = [network.eval() for network in networks]
 
     def ready(self, network: nn.Module) -> list[nn.Module]:
         """Return all networks for inference, ``network`` first (see :class:`kvseg_monai.inferers.folding.Folded`)."""
         networks = [network, *self.others]
         if network.training:
             return networks
-        for other in self.others:
-            other.eval()
-        return [folded.of(each) for folded, each in zip(self._folded, networks, strict=True)]
+        return [folded.of(each) for folded, each in zip(self._folded, networks, strict=False)]
 
     def forward(self, networks: Sequence[nn.Module], images: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return logits, or the logarithm of the mean probability."""
@@ -93,7 +95,7 @@ class Ensemble:
 
     def facts(self) -> dict[str, Any]:
         """Return what an evaluation records of it."""
-        return {"networks": len(self.paths), "flips": len(self.flips), "temperature": self.temperature}
+        return {"networks": 1 + len(self.others), "flips": len(self.flips), "temperature": self.temperature}
 
 
 def files_of_weights(ckpt_path: str | Path | Sequence[str | Path]) -> list[Path]:

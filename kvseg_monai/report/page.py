@@ -65,6 +65,7 @@ def describe_run(facts: Mapping[str, Any]) -> Rows:
         "Configuration": _join(facts, "configuration", "{0}, sha256 {1}…"),
         "Overrides": _join(facts, "overrides", "{0} = {1}") or ("none" if "overrides" in facts else None),
         "Network": "network" in facts and f"{facts['network']}, {facts['parameters']:,} parameters",
+        "Weights": _ensemble(facts.get("ensemble", {})),
         "Scans": _scans(settings),
         "Image size": "image_size" in settings and f"{_times(settings['image_size'])} pixels",
         "Pixel size": "spacing" in settings and f"{_times(settings['spacing'])} mm",
@@ -110,3 +111,12 @@ def _plane(slice_axis: str) -> str:
 
 def _times(sides: Any) -> str:
     return " x ".join(map(str, sides)) if isinstance(sides, list) else str(sides)
+
+
+def _ensemble(facts: Mapping[str, Any]) -> str | None:
+    """Say whose mean the probabilities are; None for one network as it is."""
+    networks, flips = facts.get("networks", 1), facts.get("flips", 1)
+    if networks * flips == 1:
+        return None
+    turned = f", each slice turned round in {flips} ways" if flips > 1 else ""
+    return f"mean of the probabilities of {networks} network{'s' if networks > 1 else ''}{turned}"

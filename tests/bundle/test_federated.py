@@ -70,11 +70,13 @@ def random_weights(folder: Path, seed: int) -> dict[str, Tensor]:
     return {name: weight.clone() for name, weight in network.state_dict().items()}
 
 
-def start_client(folder: Path, *, train: Mapping | None = None, **settings) -> MonaiAlgo:
+def start_client(
+    folder: Path, *, train: Mapping | None = None, ensemble: list[str] | None = None, **settings
+) -> MonaiAlgo:
     client = MonaiAlgo(
         bundle_root="bundle",
         train_kwargs={**options(folder), **(train or {})},
-        eval_kwargs=options(folder),
+        eval_kwargs={**options(folder), **({"ckpt_path": ensemble} if ensemble else {})},
         **{**KEPT, **settings},
     )
     client.initialize({ExtraItems.APP_ROOT: str(folder), ExtraItems.CLIENT_NAME: folder.name})
@@ -178,6 +180,21 @@ def test_given_weights_are_scored_whatever_file_is_there(files, kind, with_file,
         assert same(client.evaluator.network.state_dict(), weights)
         if "inference" not in files:
             assert same_scores(metrics, score(site, weights))
+
+
+def test_given_weights_are_scored_alone_whatever_ensemble_the_site_uses(sites):
+    site = sites[0]
+    paths = [site / "bundle" / "models" / name for name in (BEST, "other.pt")]
+    torch.save(random_weights(site, seed=7), paths[1])
+    client = start_client(
+        site,
+        config_train_filename=None,
+        config_evaluate_filename="configs/evaluate.json",
+        eval_workflow_name="infer",
+        ensemble=[str(path) for path in paths],
+    )
+    weights = random_weights(site, seed=100)
+    assert same_scores(client.evaluate(given(weights)).metrics, score(site, weights))
 
 
 def test_weight_differences_lead_from_what_was_given_to_what_was_trained(sites):

@@ -31,8 +31,8 @@ def trainings(folder, count=3, **settings):
 def together(paths, volume=VOLUME, **options):
     """Probabilities of an ensemble, its weights loaded from the files."""
     net = SETR(1, 4, 64, size="tiny", patch_size=8).eval()
-    ensemble = Ensemble(net, paths, **options)
-    StrictCheckpointLoader(paths, net, others=ensemble.others)._load()
+    ensemble = Ensemble(paths, **options)
+    StrictCheckpointLoader(paths, net, ensemble=ensemble)._load()
     return infer(net, volume, ensemble=ensemble).softmax(1)
 
 
@@ -52,7 +52,7 @@ def test_one_of_a_list_is_as_one_alone(tmp_path):
 @pytest.mark.parametrize(("flip", "turns"), [([0], [(), (2,)]), ([1], [(), (3,)]), ([1, 0], [(), (2,), (3,), (2, 3)])])
 def test_flips_are_those_of_the_training_and_all_of_them(flip, turns):
     net = network()
-    ensemble = Ensemble(net, "model.pt", tta="true", flip=flip)
+    ensemble = Ensemble("model.pt", tta="true", flip=flip)
     made = infer(net, VOLUME, ensemble=ensemble).softmax(1)
     each = [infer(net, VOLUME.flip(dims)).softmax(1).flip(dims) for dims in turns]  # (1, C, X, Y, Z), as (B, C, X, Y)
     torch.testing.assert_close(made, torch.stack(each).mean(0), atol=1e-4, rtol=1e-3)
@@ -61,7 +61,7 @@ def test_flips_are_those_of_the_training_and_all_of_them(flip, turns):
 
 def test_a_temperature_moves_no_label_of_one_network():
     net = network()
-    plain, cooled = infer(net, VOLUME), infer(net, VOLUME, ensemble=Ensemble(net, "model.pt", temperature="2.5"))
+    plain, cooled = infer(net, VOLUME), infer(net, VOLUME, ensemble=Ensemble("model.pt", temperature="2.5"))
     torch.testing.assert_close(cooled.softmax(1), (plain / 2.5).softmax(1), atol=1e-5, rtol=1e-4)
     assert torch.equal(cooled.argmax(1), plain.argmax(1))
     assert cooled.softmax(1).max(1).values.mean() < plain.softmax(1).max(1).values.mean()
@@ -70,14 +70,14 @@ def test_a_temperature_moves_no_label_of_one_network():
 def test_windows_are_averaged_too():
     net = unet()
     volume = torch.rand(1, 1, 90, 64, 2)
-    made = infer(net, volume, ensemble=Ensemble(net, "model.pt", tta=True, flip=[1]))
+    made = infer(net, volume, ensemble=Ensemble("model.pt", tta=True, flip=[1]))
     assert made.shape == (1, 3, 90, 64, 2)
     assert not torch.equal(made, infer(net, volume))
 
 
 def test_no_probability_is_without_a_logarithm():
     sure = UNet(2, 1, 2, channels=(4, 8), strides=(2,)).eval()
-    ensemble = Ensemble(sure, "model.pt", temperature=1e-30)
+    ensemble = Ensemble("model.pt", temperature=1e-30)
     assert infer(sure, VOLUME, ensemble=ensemble).isfinite().all()
 
 
@@ -95,17 +95,17 @@ def test_no_probability_is_without_a_logarithm():
 )
 def test_what_cannot_be_is_refused(options, sentence):
     with pytest.raises(InputError, match=sentence):
-        Ensemble(torch.nn.Identity(), **{"ckpt_path": "model.pt", **options})
+        Ensemble(**{"ckpt_path": "model.pt", **options})
 
 
 @pytest.mark.parametrize("other", [{"spacing": [1, 1]}, {"network_def": {"size": "small"}}, {"image_size": [32, 32]}])
 def test_weights_of_other_trainings_are_no_ensemble(other, tmp_path):
     settings = {"spacing": [2, 2], "network_def": {"size": "tiny"}}
     _, paths = trainings(tmp_path, 2, **settings)
-    Ensemble(torch.nn.Identity(), paths)
+    Ensemble(paths)
     save_whole({"weight": torch.ones(1)}, paths[1], settings={"image_size": [64, 64], **settings, **other})
     with pytest.raises(InputError, match=f"{paths[1]} was trained with {next(iter(other))} .* and {paths[0]} with"):
-        Ensemble(torch.nn.Identity(), paths)
+        Ensemble(paths)
 
 
 def test_each_file_is_loaded_strictly(tmp_path):
@@ -127,6 +127,6 @@ def test_memory_is_that_of_a_block_of_slices():
     sizes = []
     net = network()
     net.register_forward_hook(lambda module, given, made: sizes.append(tuple(made.shape)))
-    infer(net, torch.rand(1, 1, 64, 64, 40), ensemble=Ensemble(net, "model.pt", tta=True, flip=[0]), slices_at_once=4)
+    infer(net, torch.rand(1, 1, 64, 64, 40), ensemble=Ensemble("model.pt", tta=True, flip=[0]), slices_at_once=4)
     assert set(sizes) == {(4, 4, 64, 64)}
     assert len(sizes) == 20

@@ -19,8 +19,8 @@ WORKFLOWS = ("train", "evaluate", "inference")
 SWITCHES = {
     "train": {"resume", "skip_bad_cases", "validate_first"},
     "multi_gpu_train": {"resume", "skip_bad_cases", "validate_first"},
-    "evaluate": set(),
-    "inference": {"overwrite"},
+    "evaluate": {"tta", "save_probabilities", "calibration"},
+    "inference": {"overwrite", "tta", "save_probabilities"},
 }
 
 
