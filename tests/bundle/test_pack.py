@@ -169,8 +169,9 @@ def test_overrides_are_defaults_wherever_their_key_is(packed, tmp_path):
     for name in ("train", "evaluate", "inference"):
         original, made = (json.loads((path / f"{name}.json").read_text()) for path in (BUNDLE / "configs", configs))
         original["network_def"]["size"] = "tiny"
-        # These weights say nothing of their training, as those of earlier versions, which cut axial slices.
-        assert made == {**original, "image_size": [64, 64], "slices_at_once": 4, "slice_axis": "axial"}
+        # These weights say nothing of their training, as those of earlier versions.
+        old = {"slice_axis": "axial", "normalization": "percentiles"}
+        assert made == {**original, "image_size": [64, 64], "slices_at_once": 4, **old}
     for name in ("multi_gpu_train.json", "logging.conf"):
         assert (configs / name).read_bytes() == (BUNDLE / "configs" / name).read_bytes()
 
