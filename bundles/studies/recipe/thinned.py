@@ -48,7 +48,7 @@ def thin(source: Path, target: Path, *, axis: int, axcodes: str | None) -> None:
 
 
 def make_data(dataset_dir: Path, target: Path, *, axis: int, axcodes: str | None, patients: int) -> None:
-    """Write a thinned data set of the first patients, one in five of them to test on; training holds out a fifth itself."""
+    """Write a thinned data set of the first patients, one in five to test on; training holds out a fifth itself."""
     found = [case for section in ("training", "validation") for case in cases(dataset_dir, section)]
     names = sorted({case["patient"] for case in found})[:patients]
     datalist: dict[str, object] = {"labels": {"0": "background", "1": "anterior", "2": "posterior"}}
