@@ -45,7 +45,12 @@ def by_bundle(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return volume.numpy(), volume.affine.numpy()
 
 
-READERS = {"bundle": by_bundle, "data_prep": read_volume, "report": lambda path: read_for_report(path, role="image")}
+def by_report(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    found = read_for_report(path, role="image")
+    return found.voxels, found.affine
+
+
+READERS = {"bundle": by_bundle, "data_prep": read_volume, "report": by_report}
 
 
 @pytest.fixture(scope="module")
