@@ -1,4 +1,4 @@
-"""Train MONAI's UNet in a bare loop, with nothing of ours but the scores: what the bundles' recipe has to beat.
+"""Train MONAI's UNet in a bare loop, with nothing of ours: what the bundles' recipe has to beat.
 
 ``python benchmarks/bare_loop.py --dataset_dir ACDC --split split.json --target DIR`` trains on slices drawn at random,
 each scaled to mean 0 and deviation 1, turned and mirrored, by AdamW with Dice (of the organs) and cross-entropy, and
@@ -28,6 +28,8 @@ from monai.transforms import (
     SpatialPadd,
 )
 from tqdm import tqdm
+
+from kvseg_monai.utils.files import write_text
 
 KEYS = ["image", "label"]
 BATCH, RATE, WARMUP, DECAY, CLIP = 16, 1e-3, 100, 0.01, 1.0
@@ -152,7 +154,7 @@ def main() -> None:
         facts["parameters"] = sum(weight.numel() for weight in network.parameters())
         rows = score(network, test, [names[str(value)] for value in range(1, len(names))])
         made.append(rows.assign(**facts))
-        pd.concat(made).to_csv(table, index=False)
+        write_text(table, pd.concat(made).to_csv(index=False))
         print(f"seed {seed}: Dice {rows['dice'].mean():.4f}", flush=True)
 
 

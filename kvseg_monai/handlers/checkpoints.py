@@ -14,14 +14,14 @@ from torch import nn
 
 from kvseg_monai.errors import InputError
 from kvseg_monai.handlers.steps import is_at_end, limit_of, set_progress
-from kvseg_monai.inferers import Ensemble, files_of_weights
+from kvseg_monai.inferers import Ensemble
 from kvseg_monai.utils.files import move, refuse_folders, write_text
 from kvseg_monai.utils.flags import as_flag
 from kvseg_monai.utils.model_files import BEST, RECORD, keep_earlier, keep_earlier_run, read_record, record_of
 from kvseg_monai.utils.old_names import CHECKPOINT
 from kvseg_monai.utils.run_record import RunRecord
 from kvseg_monai.utils.safetensors_file import beside, digest_of_state
-from kvseg_monai.utils.settings import carried
+from kvseg_monai.utils.settings import carried, files_of_weights
 from kvseg_monai.utils.weights import load_weights, save_whole, set_checksum_aside
 
 logger = logging.getLogger(__name__)

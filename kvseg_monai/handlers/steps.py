@@ -110,7 +110,7 @@ class ValidateEpochs(ValidationHandler):
     """MONAI's ``ValidationHandler`` for every so many epochs, and for the last one in any case.
 
     However the number of epochs and the interval fit, the weights at the end of a training are validated, and may be
-    the best. Attach it after :class:`StopAfterSteps` has set the number of epochs or before, as it comes.
+    the best.
 
     Args:
         validator: that is run with the number of the epoch.

@@ -1,8 +1,7 @@
 from .ensemble import Ensemble as Ensemble
-from .ensemble import files_of_weights as files_of_weights
 from .precision import PRECISIONS as PRECISIONS
 from .precision import PrecisionInferer as PrecisionInferer
 from .precision import precision_of as precision_of
 from .slices import VolumeInferer as VolumeInferer
 
-__all__ = ["PRECISIONS", "Ensemble", "PrecisionInferer", "VolumeInferer", "files_of_weights", "precision_of"]
+__all__ = ["PRECISIONS", "Ensemble", "PrecisionInferer", "VolumeInferer", "precision_of"]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kvseg_monai.errors import InputError
 from kvseg_monai.inferers.folding import Folded
 from kvseg_monai.utils.flags import as_flag
-from kvseg_monai.utils.settings import carried, read_settings
+from kvseg_monai.utils.settings import carried, files_of_weights, read_settings
 
 SHARED = ("image_size", "spacing", "slice_axis", "normalization", "slice_offsets", "network_def")
 
@@ -96,21 +96,6 @@ class Ensemble:
     def facts(self) -> dict[str, Any]:
         """Return what an evaluation records of it."""
         return {"networks": 1 + len(self.others), "flips": len(self.flips), "temperature": self.temperature}
-
-
-def files_of_weights(ckpt_path: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Return the files of weights that ``ckpt_path`` names: one, or a list of them.
-
-    Raises:
-        InputError: the list is empty, or names a file twice.
-    """
-    given = [ckpt_path] if isinstance(ckpt_path, str | Path) else list(ckpt_path)
-    paths = [Path(path) for path in given]
-    if not paths:
-        raise InputError("--ckpt_path is an empty list; give a file of weights, or several: \"['a.pt','b.pt']\"")
-    if twice := [path for number, path in enumerate(paths) if path in paths[:number]]:
-        raise InputError(f"--ckpt_path names {twice[0]} twice; name each file of weights once")
-    return paths
 
 
 def _refuse_different_trainings(paths: Sequence[Path]) -> None:

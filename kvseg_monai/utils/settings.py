@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kvseg_monai.errors import InputError
 from kvseg_monai.utils.model_files import record_of
 from kvseg_monai.utils.old_names import BEFORE
 from kvseg_monai.utils.records import digest_of
@@ -43,6 +44,21 @@ def is_setting(value: Any) -> bool:
     return isinstance(value, Mapping) and value.get("_target_") == SETTING
 
 
+def files_of_weights(ckpt_path: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Return the files of weights that ``ckpt_path`` names: one, or a list of them.
+
+    Raises:
+        InputError: the list is empty, or names a file twice.
+    """
+    given = [ckpt_path] if isinstance(ckpt_path, str | Path) else list(ckpt_path)
+    paths = [Path(path) for path in given]
+    if not paths:
+        raise InputError("--ckpt_path is an empty list; give a file of weights, or several: \"['a.pt','b.pt']\"")
+    if twice := [path for number, path in enumerate(paths) if path in paths[:number]]:
+        raise InputError(f"--ckpt_path names {twice[0]} twice; name each file of weights once")
+    return paths
+
+
 def trained_settings(ckpt_path: str | Path | Sequence[str | Path]) -> dict[str, Any]:
     """Return what is recorded of weights of how they were trained, the network's arguments among the others.
 
@@ -51,8 +67,11 @@ def trained_settings(ckpt_path: str | Path | Sequence[str | Path]) -> dict[str, 
 
     Returns:
         name -> value; nothing where there are no weights, and of weights without a record what earlier versions did.
+
+    Raises:
+        InputError: as :func:`files_of_weights` does.
     """
-    weights = _first(ckpt_path)
+    weights = files_of_weights(ckpt_path)[0]
     if not weights.is_file():
         return {}
     found = carried(read_settings(weights))
@@ -102,10 +121,6 @@ def _record_beside(weights: Path) -> str | None:
     except (OSError, ValueError):
         return None
     return json.dumps(found.get("settings")) if isinstance(found, dict) else None
-
-
-def _first(ckpt_path: str | Path | Sequence[str | Path]) -> Path:
-    return Path(ckpt_path if isinstance(ckpt_path, str | Path) else next(iter(ckpt_path), ""))
 
 
 def _is_expression(value: Any) -> bool:

@@ -10,7 +10,8 @@ from test_volume_inferer import infer, network, unet
 from kvseg_monai import SETR
 from kvseg_monai.errors import InputError
 from kvseg_monai.handlers import StrictCheckpointLoader
-from kvseg_monai.inferers import Ensemble, files_of_weights
+from kvseg_monai.inferers import Ensemble
+from kvseg_monai.utils.settings import files_of_weights
 from kvseg_monai.utils.weights import save_whole
 
 VOLUME = torch.rand(1, 1, 50, 60, 5, generator=torch.Generator().manual_seed(0))
