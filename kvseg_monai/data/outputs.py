@@ -86,7 +86,7 @@ def pending(
     """
     root = common_root(data)
     again, todo = as_flag(overwrite, "overwrite"), []
-    suffixes = (suffix, *([PROBABILITIES] if as_flag(probabilities, "save_probabilities") else []))
+    suffixes = _suffixes(suffix, probabilities)
     for case in with_own_names(data, suffixes):
         targets = [_target_of(case, root, output_dir, each) for each in suffixes]
         target = targets[0]
@@ -124,13 +124,18 @@ def all_to_do(
     """
     root = common_root(data)
     inputs = {os.path.realpath(case[key]) for case in data for key in ("image", "label") if key in case}
-    suffixes = (suffix, *([PROBABILITIES] if as_flag(probabilities, "save_probabilities") else []))
+    suffixes = _suffixes(suffix, probabilities)
     targets = [_target_of(case, root, output_dir, each) for case in with_own_names(data, suffixes) for each in suffixes]
     for target in targets:
         if os.path.realpath(target) in inputs:
             raise InputError(f"{target} is an input, which is never replaced; choose another --prediction_dir")
     refuse_foreign(targets)
     return list(data)
+
+
+def _suffixes(suffix: str, probabilities: bool | str) -> list[str]:
+    """Return the suffixes of all that is written of a volume, the label map's first."""
+    return [suffix, PROBABILITIES] if as_flag(probabilities, "save_probabilities") else [suffix]
 
 
 def _target_of(case: Case, root: str | Path, output_dir: str | Path, suffix: str) -> Path:
